@@ -119,7 +119,7 @@ class InvalidRegex(BridgeError):
 
 
 class ConfigInvalid(BridgeError):
-    """`path` is the dotted path of the field, as `sidecars.web.health.interval`; empty where the whole file is meant."""
+    """`path` is the dotted path of the field, like `sidecars.web.health.interval`; empty for the whole file."""
 
     kind = "config_invalid"
     code = 1014

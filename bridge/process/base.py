@@ -43,7 +43,7 @@ class Holder(NamedTuple):
 
 
 class SpawnError(Exception):
-    """The program could not be started. `message` is a sentence that names the cause; `reason` is a word for programs."""
+    """The program could not be started. `message` is a sentence naming the cause, `reason` a word for programs."""
 
     def __init__(
         self,

@@ -1,0 +1,55 @@
+"""One start of a sidecar and the process that came of it: what must be kept while it lives, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import anyio
+
+from bridge.model import Exit, HealthCheck, StartProgress
+from bridge.process.base import Process
+
+from .ender import Ender
+from .jobs import Job
+
+
+class Output(Protocol):
+    """The log floor's hold on the output of one process."""
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Store what was in the pipes when called; whether that succeeded in time."""
+
+    async def close(self, timeout_s: float) -> None:
+        """Store what is in the pipes and let go of them."""
+
+    def tail(self, stream: str, lines: int) -> list[str]:
+        """The last lines of this process on `stdout` or `stderr`, oldest first."""
+
+    async def wait_for(self, pattern: str) -> None:
+        """Return once a line of either stream matches, one from before the call included."""
+
+
+class Attempt:
+    """State of one start. `number` is the lifecycle's attempt."""
+
+    def __init__(self, number: int, began: float) -> None:
+        self.number = number
+        self.began = began
+        """Monotonic seconds."""
+        self.values: Mapping[str, str] = {}
+        """What placeholders are filled with."""
+        self.env: Mapping[str, str] = {}
+        self.port: int | None = None
+        self.process: Process | None = None
+        self.output: Output | None = None
+        self.preparing: Job | None = None
+        self.monitoring: Job | None = None
+        self.ender: Ender | None = None
+        self.exited = anyio.Event()
+        """Set when the leader's exit has been told to the lifecycle."""
+        self.exit: Exit | None = None
+        self.progress: StartProgress | None = None
+        self.last_check: HealthCheck | None = None
+        self.foreign: str | None = None
+        """Who answered the last check, where it was somebody else."""

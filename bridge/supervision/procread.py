@@ -20,7 +20,8 @@ _PROC_STAT_BYTES = 4096
 
 
 def _linux_reader() -> Callable[[int], Usage | None]:
-    assert sys.platform == "linux"
+    if sys.platform == "win32":
+        raise NotImplementedError("Windows has no /proc")
     tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
     page_bytes = os.sysconf("SC_PAGE_SIZE")
 

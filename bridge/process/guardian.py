@@ -1,4 +1,4 @@
-"""Kills what a killed bridge left behind. A process of its own: `python -I -S -E guardian.py PREFIX BITS EPOCH`.
+"""Kills what a killed bridge left behind. A process of its own: `main` with the arguments PREFIX BITS EPOCH.
 
 It turns lines on fd 0 into a table of trees and sleeps in between:
 
@@ -15,12 +15,12 @@ side is `lifeline`; the marks are explained in `census`.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
 
-if sys.platform != "win32":
-    import resource
+assert sys.platform != "win32"
 
 _GRACE_MAX_S = 1.2
 """Nothing may be alive 2 s after the bridge's death: a stop signal gets this long at most, the kill has the rest."""
@@ -327,8 +327,6 @@ def parse_ps(line: bytes) -> tuple[int, Seen]:
 
 def run(*command: str) -> bytes:
     """What a program writes."""
-    if sys.platform == "win32":
-        raise NotImplementedError("Windows ends jobs by itself")
     read_end, write_end = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, write_end, 1)]
     try:
@@ -341,7 +339,3 @@ def run(*command: str) -> bytes:
     os.close(read_end)
     os.waitpid(pid, 0)
     return b"".join(chunks)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

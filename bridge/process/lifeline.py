@@ -25,12 +25,26 @@ _RESTARTS_MAX = 5
 _RESTARTS_WINDOW_S = 60.0
 """A guardian that dies more often than this is being killed on purpose or cannot run: another would be no better."""
 
+_DELAY_S = 0.02
+"""Lines wait this long for company: a write wakes the guardian, which costs more than the start it tells of when it
+takes the bridge's processor. A tree whose line did not arrive is killed all the same, only without its grace."""
+
 _BACKLOG_BYTES_MAX = 1 << 20
 """What may wait for a guardian that does not read: some 15 000 starts beyond a full pipe. Then it counts as stuck and
 is replaced; its successor is told the living trees anew, so nothing is lost."""
 
 _QUIT_TIMEOUT_S = 1.0
 """A guardian that is told to quit has nothing to do but that."""
+
+
+COMMAND = (
+    sys.executable,
+    *("-I", "-S", "-E", "-c"),
+    "import sys; sys.path.append(sys.argv[1]); from guardian import main; sys.exit(main(sys.argv[2:]))",
+    os.path.dirname(os.path.abspath(__file__)),
+)
+"""Starts the guardian without the package around it, and imports it: so its bytecode comes from the cache,
+and the process does without the megabyte that compiling costs."""
 
 
 class Lifeline:
@@ -52,6 +66,7 @@ class Lifeline:
         self._starts: deque[float] = deque(maxlen=_RESTARTS_MAX)
         self._pipe: int | None = None
         self._backlog = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._gone = anyio.Event()
 
@@ -113,11 +128,12 @@ class Lifeline:
         if self.pid is None:
             self._drop_pipe()
             return
-        self._tell(b"quit\n")
+        self._backlog += b"quit\n"
+        self._flush()
         with anyio.move_on_after(_QUIT_TIMEOUT_S):
             await self._gone.wait()
         if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)  # Not reaped yet, so the number is still its own.
+            os.kill(self.pid, signal.SIGKILL)
             with anyio.move_on_after(_QUIT_TIMEOUT_S):
                 await self._gone.wait()
         self._drop_pipe()
@@ -129,36 +145,33 @@ class Lifeline:
     def _tell(self, line: bytes) -> None:
         if self._pipe is None:
             return
-        if not self._backlog:
-            try:
-                # Shorter than PIPE_BUF: the whole line or nothing.
-                os.write(self._pipe, line)
-                return
-            except BlockingIOError:
-                asyncio.get_running_loop().add_writer(self._pipe, self._flush)
-            except BrokenPipeError:
-                return  # Dead: SIGCHLD is on its way, and the next one is told everything.
         self._backlog += line
         if len(self._backlog) > _BACKLOG_BYTES_MAX and self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
             self._drop_pipe()
+            os.kill(self.pid, signal.SIGKILL)  # Not reaped yet, so the number is still its own.
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_DELAY_S, self._flush)
 
     def _flush(self) -> None:
-        assert self._pipe is not None
-        try:
-            del self._backlog[: os.write(self._pipe, self._backlog)]
-        except BlockingIOError:
+        self._cancel_timer()
+        if self._pipe is None:
             return
-        except BrokenPipeError:
-            self._backlog.clear()
-        if not self._backlog:
-            asyncio.get_running_loop().remove_writer(self._pipe)
+        with suppress(BrokenPipeError):  # Dead: SIGCHLD is on its way, and the next one is told everything.
+            try:
+                del self._backlog[: os.write(self._pipe, self._backlog)]
+            except BlockingIOError:
+                pass
+            if self._backlog:
+                self._timer = asyncio.get_running_loop().call_later(_DELAY_S, self._flush)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _drop_pipe(self) -> None:
+        self._cancel_timer()
+        self._backlog.clear()
         if self._pipe is not None:
-            if self._backlog:
-                asyncio.get_running_loop().remove_writer(self._pipe)
-                self._backlog.clear()
             os.close(self._pipe)
             self._pipe = None

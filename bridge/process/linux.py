@@ -31,7 +31,7 @@ assert sys.platform == "linux"  # Above the imports below, which other systems d
 from . import procfs
 from .base import Holder, Process, SpawnError, SpawnSpec
 from .census import TREE_BITS, Census
-from .lifeline import Lifeline
+from .lifeline import COMMAND, Lifeline
 from .ports import PortPicker, is_free
 from .posix import Launched, PosixProcess, how_it_ended, launch, signal_number
 
@@ -207,10 +207,8 @@ class LinuxSystem:
             self._start_guardian()
 
     def _start_guardian(self) -> None:
-        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guardian.py")
-        command = self._guardian_command or (sys.executable, "-I", "-S", "-E", script)
         self._lifeline = Lifeline(
-            (*command, str(self.census.prefix), str(TREE_BITS), self._epoch),
+            (*(self._guardian_command or COMMAND), str(self.census.prefix), str(TREE_BITS), self._epoch),
             on_lost=self._on_guardian_lost,
             on_given_up=self._on_guardian_given_up,
         )

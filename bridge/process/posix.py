@@ -24,7 +24,13 @@ from .spawn_errors import diagnose
 assert sys.platform != "win32"
 
 
-_RESTORED_BY_SUBPROCESS = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
+_CHECKED = sorted(
+    int(number)
+    for number in signal.valid_signals()
+    if number < 32 and number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ)
+)
+"""Signals that somebody may have set to be ignored. Subprocess itself restores SIGPIPE and SIGXFSZ; the real-time ones
+are left out, as nobody ignores them and looking at each start would double its Python."""
 
 
 class Launched(NamedTuple):
@@ -94,11 +100,7 @@ def start_child(
 @contextmanager
 def _no_ignored_signals() -> Iterator[None]:
     """Exec gives a caught signal its default action but keeps an ignored one ignored, so nothing is ignored within."""
-    ignored = [
-        number
-        for number in signal.valid_signals()
-        if number not in _RESTORED_BY_SUBPROCESS and signal.getsignal(number) is signal.SIG_IGN
-    ]
+    ignored = [number for number in _CHECKED if signal.getsignal(number) is signal.SIG_IGN]
     for number in ignored:
         signal.signal(number, _do_nothing)
     try:

@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 class Reader(Protocol):
     """Reads processes of one system."""
 
-    def __call__(self, pid: int) -> Usage | None:
+    def __call__(self, pid: int, /) -> Usage | None:
         """What a process costs now; None when it is gone or hidden."""
 
 

@@ -1,0 +1,154 @@
+"""Methods of the contract -> calls on the supervisor and the logs.
+
+The one table that joins names to deeds. Each function takes the method's params Struct; what it raises is turned into
+an answer by `rpc.dispatch`. Functions that do not wait are plain ones and answer inline.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from bridge import __version__, errors
+from bridge import model as m
+from bridge.contract import METHODS, PROTOCOL_VERSION
+from bridge.process.base import platform_name
+from bridge.supervision.journal import Journal
+from bridge.supervision.metrics import Metrics
+from bridge.supervision.supervisor import Supervisor
+
+from .dispatch import Handler
+
+
+class LogFloor(Protocol):
+    """The logs, as far as methods use them."""
+
+    async def page(self, sidecar: str, params: m.GetLogsParams) -> m.LogPage: ...
+
+    async def files(self, sidecar: str) -> list[m.LogFile]: ...
+
+    async def clear(self, sidecar: str) -> m.ClearedLogs: ...
+
+    async def subscribe(self, sidecar: str, params: m.SubscribeLogsParams) -> str: ...
+
+    def unsubscribe(self, subscription: str) -> bool: ...
+
+
+class Identity(NamedTuple):
+    """What the bridge says about itself that does not change."""
+
+    epoch: str
+    config_path: str | None
+    log_dir: str
+    limits: m.Limits
+    started: float
+    """Monotonic seconds."""
+
+
+def _instant(text: str, field: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise errors.InvalidParams(
+            f"params.{field}: expected an RFC 3339 time with a zone, got {text[:40]!r}.", detail={"field": field}
+        )
+    return instant
+
+
+def build(
+    *,
+    supervisor: Supervisor,
+    logs: LogFloor,
+    metrics: Metrics,
+    journal: Journal,
+    identity: Identity,
+    counters: Callable[[], m.Counters],
+    rss: Callable[[], int],
+    shut_down: Callable[[], Any],
+) -> Mapping[str, Handler]:
+    """Every method of the contract with its handler. `shut_down` returns an awaitable that ends with everything."""
+    find = supervisor.find
+
+    def get_sidecar_health(params: m.GetHealthParams) -> m.SidecarHealth:
+        sidecar = find(params.sidecar)
+        fold = sidecar.life.fold
+        return m.SidecarHealth(
+            health=fold.health,
+            consecutive_failures=fold.failures,
+            consecutive_successes=fold.successes,
+            checks=list(sidecar.checks)[-params.limit :],
+        )
+
+    def get_sidecar_metrics(params: m.GetMetricsParams) -> m.SidecarMetrics:
+        sidecar = find(params.sidecar)
+        samples = metrics.samples(sidecar.name)
+        current = samples[-1] if samples and sidecar.life.state == "running" else None
+        if params.since is not None:
+            since = _instant(params.since, "since")
+            samples = [sample for sample in samples if datetime.fromisoformat(sample.at) >= since]
+        return m.SidecarMetrics(current=current, samples=samples[-params.limit :])
+
+    def get_sidecar_events(params: m.GetEventsParams) -> list[m.Event]:
+        name = find(params.sidecar).name if params.sidecar is not None else None
+        return journal.page(name, params.limit, params.before)
+
+    async def subscribe_sidecar_logs(params: m.SubscribeLogsParams) -> m.Subscription:
+        return m.Subscription(subscription=await logs.subscribe(find(params.sidecar).name, params))
+
+    def unsubscribe_sidecar_logs(params: m.UnsubscribeLogsParams) -> None:
+        if not logs.unsubscribe(params.subscription):
+            raise errors.SubscriptionNotFound(f"There is no subscription {params.subscription[:80]!r}.")
+
+    def get_bridge_info(params: m.NoParams) -> m.BridgeInfo:
+        return m.BridgeInfo(
+            bridge_version=__version__,
+            protocol_version=PROTOCOL_VERSION,
+            epoch=identity.epoch,
+            pid=os.getpid(),
+            platform=platform_name(),
+            uptime=round(time.monotonic() - identity.started, 3),
+            rss=rss(),
+            cpu_time=round(time.process_time(), 3),
+            config_path=identity.config_path,
+            log_dir=identity.log_dir,
+            limits=identity.limits,
+            counters=counters(),
+        )
+
+    def discover(params: m.NoParams) -> Any:
+        from bridge.schema import openrpc
+
+        return openrpc()
+
+    async def stop_sidecar(params: m.StopParams) -> m.SidecarStatus:
+        return await supervisor.stop(params.sidecar, wait=params.wait, force=params.force)
+
+    handlers: dict[str, Handler] = {
+        "start_sidecar": lambda params: supervisor.start(params.sidecar, wait=params.wait),
+        "stop_sidecar": stop_sidecar,
+        "restart_sidecar": lambda params: supervisor.restart(params.sidecar, wait=params.wait),
+        "get_sidecar_status": lambda params: find(params.sidecar).status(),
+        "list_sidecars": lambda params: [sidecar.status() for sidecar in supervisor.sidecars.values()],
+        "get_sidecar_logs": lambda params: logs.page(find(params.sidecar).name, params),
+        "list_sidecar_log_files": lambda params: logs.files(find(params.sidecar).name),
+        "clear_sidecar_logs": lambda params: logs.clear(find(params.sidecar).name),
+        "subscribe_sidecar_logs": subscribe_sidecar_logs,
+        "unsubscribe_sidecar_logs": unsubscribe_sidecar_logs,
+        "get_sidecar_health": get_sidecar_health,
+        "check_sidecar_health": lambda params: find(params.sidecar).check_now(),
+        "get_sidecar_metrics": get_sidecar_metrics,
+        "get_sidecar_events": get_sidecar_events,
+        "get_bridge_info": get_bridge_info,
+        "rpc.discover": discover,
+        "ping": lambda params: "pong",
+        "shutdown": lambda params: shut_down(),
+    }
+    missing = METHODS.keys() - handlers.keys()
+    if missing:
+        raise LookupError(f"methods without a handler: {sorted(missing)}")
+    return handlers

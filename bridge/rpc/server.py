@@ -1,0 +1,362 @@
+"""A pair of descriptors and a table of handlers -> a JSON-RPC server that survives whatever the other side does.
+
+Reads lines, begins requests in the order in which they came, answers in the order in which they end. What is wrong with
+a line stays with that line. A shell that does not read what it is told is asked nothing more, yet listened to for a
+while: first requests wait here, then in the pipe. Framing is in `core.lines`, meaning in `rpc.messages` and
+`rpc.dispatch`, what waits to be written in `rpc.outbox`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, Literal
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import checkpoint
+
+from ..contract import CANCEL_REQUEST
+from ..core.lines import LineSplitter, LineTooLong
+from .batch import Batch
+from .dispatch import CANCELLED, Dispatcher, Handler, Outcome, Success, encode
+from .messages import ABSENT, INVALID_REQUEST, NULL_ID, Fault, Request, cancelled_id, id_key, parse
+from .outbox import Outbox
+from .stdio import Output, open_input, open_output
+
+RUNNING_MAX: Final = 1024
+"""Requests that wait for something at the same time; each is a task of some kilobytes. Further ones wait their turn."""
+
+QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Requests that are kept, not begun, while the shell does not read. A client that writes all it wants to ask before it
+reads would otherwise wait for the bridge, which waits for the client. Beyond it reading stops."""
+
+CALL_BYTES: Final = 1024
+"""Allowance for what a waiting request costs beyond its line."""
+
+INLINE_MAX: Final = 256
+"""Requests that are answered in one go before others get a turn of the event loop: one or two milliseconds."""
+
+LAST_ANSWERS_S: Final = 2.0
+"""After the end of input, how long to wait for requests that still run. Whoever closes the input and goes on reading
+gets quick answers; what takes longer is not worth delaying the end of the sidecars."""
+
+LOOK_AGAIN_S: Final = 0.05
+"""How often, while waiting for those, to look whether anybody is left to read the answers."""
+
+MESSAGE_BYTES_MIN: Final = 4096
+"""The least message limit: every error of the bridge fits into it, with an id of half a line."""
+
+
+class _Call:
+    """A request on its way: waiting for its turn, or running."""
+
+    __slots__ = ("batch", "cancelled", "given_id", "key", "message", "scope", "size")
+
+    def __init__(self, message: Request | Outcome, given_id: bytes | None, batch: Batch | None, size: int) -> None:
+        self.message = message
+        self.given_id = given_id
+        self.batch = batch
+        self.size = size
+        self.key = None if given_id is None else id_key(given_id)
+        self.cancelled = False
+        self.scope: anyio.CancelScope | None = None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+
+class RpcServer:
+    """Serves one client on two descriptors, which stay open when it ends.
+
+    `handlers` are by method name; see `rpc.dispatch` for what one may be. `max_message_bytes` bounds a line either way.
+    """
+
+    def __init__(
+        self, in_fd: int, out_fd: int, *, outbox: Outbox, handlers: Mapping[str, Handler], max_message_bytes: int
+    ) -> None:
+        """Created inside the running event loop."""
+        if max_message_bytes < MESSAGE_BYTES_MIN:
+            raise ValueError(f"max_message_bytes must be at least {MESSAGE_BYTES_MIN}")
+        self._in_fd = in_fd
+        self._out_fd = out_fd
+        self._outbox = outbox
+        self._dispatcher = Dispatcher(handlers)
+        self._line_bytes_max = max_message_bytes
+        self._answer_bytes_max = max_message_bytes - 1  # its line end counts too
+        self._output: Output | None = None
+        self._tasks: TaskGroup | None = None
+        self._reading = anyio.CancelScope()
+        self._broken = False
+        self._blocked = False  # the output takes nothing at the moment
+        self._queue: deque[_Call] = deque()
+        self._queue_bytes = 0
+        self._running = 0
+        self._inline = 0
+        self._known: dict[bytes | str | None, list[_Call]] = {}  # calls that can be cancelled, by the key of their id
+        self._pending = anyio.Event()  # there is something to write
+        self._changed = anyio.Event()  # room was made, or a call ended
+        self.messages_in = 0
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self, tasks: TaskGroup | None = None) -> Literal["eof", "broken"]:
+        """Serve until the input ends or nobody reads the output.
+
+        Requests that still run at the end are cancelled, unless they run in `tasks`, the caller's own group: then they
+        and the writing go on until that group ends.
+        """
+        if tasks is not None:
+            return await self._serve(tasks)
+        async with anyio.create_task_group() as own:
+            reason = await self._serve(own)
+            own.cancel_scope.cancel()
+        return reason
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Write what waits, for at most that long. True when everything is written."""
+        with anyio.move_on_after(timeout_s):
+            async with anyio.create_task_group() as own:
+                if self._output is None and not self._broken:
+                    await own.start(self._write)
+                while self._outbox.pending_bytes:
+                    await self._change()
+                own.cancel_scope.cancel()
+        return not self._outbox.pending_bytes and not self._broken
+
+    async def _serve(self, tasks: TaskGroup) -> Literal["eof", "broken"]:
+        self._tasks = tasks
+        await tasks.start(self._write)
+        tasks.start_soon(self._begin_waiting)
+        with self._reading:
+            await self._read()
+            with anyio.move_on_after(LAST_ANSWERS_S):
+                await self._finish()
+        return "broken" if self._broken else "eof"
+
+    async def _finish(self) -> None:
+        """After the end of input: until everything is answered, or nobody is there to read it."""
+        while self._running or self._queue or self._outbox.pending_bytes:
+            if self._output is not None and self._output.is_broken():
+                return
+            with anyio.move_on_after(LOOK_AGAIN_S):
+                await self._change()
+
+    async def _change(self) -> None:
+        await self._changed.wait()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        splitter = LineSplitter(self._line_bytes_max)
+        source = open_input(self._in_fd)
+        try:
+            while chunk := await source.read():
+                self._inline = 0
+                for line in splitter.feed(chunk):
+                    await self._accept(line)
+                self._write_now()
+                # Others get their turn, also from a client that never lets the input run dry.
+                await checkpoint()
+            last = splitter.end()
+            if last is not None:
+                await self._accept(last)
+                self._write_now()
+        finally:
+            source.close()
+
+    async def _accept(self, line: bytes | LineTooLong) -> None:
+        """Take one line: begin what it asks for, or keep it for later."""
+        if isinstance(line, LineTooLong):
+            self.messages_in += 1
+            message = f"The line is longer than the message limit of {self._line_bytes_max} bytes."
+            await self._admit(_Call(Fault(INVALID_REQUEST, "invalid_request", message), NULL_ID, None, 0))
+            return
+        line = line.strip(b" \t\r")
+        if not line:
+            return
+        self.messages_in += 1
+        parsed = parse(line)
+        if isinstance(parsed, list):
+            for call in self._batch(parsed, len(line)):
+                await self._admit(call)
+        elif parsed is not None:
+            await self._admit(self._call(parsed, None, len(line)))
+
+    def _batch(self, members: list[Request | Fault | None], size: int) -> list[_Call]:
+        calls = [self._call(member, None, size // len(members)) for member in members if member is not None]
+        ids = [len(call.given_id) for call in calls if call.given_id is not None]
+        batch = Batch(ids, self._answer_bytes_max)
+        if not batch.fits:
+            message = f"The answers to a batch of {len(members)} requests do not fit into the message limit."
+            return [_Call(Fault(INVALID_REQUEST, "invalid_request", message), NULL_ID, None, 0)]
+        for call in calls:
+            call.batch = batch
+        return calls
+
+    def _call(self, message: Request | Fault, batch: Batch | None, size: int) -> _Call:
+        if isinstance(message, Fault):
+            given_id: bytes | None = message.id
+        else:
+            given_id = None if message.id is ABSENT else bytes(message.id)
+        if given_id is not None and len(given_id) > self._answer_bytes_max // 2:
+            message = Fault(INVALID_REQUEST, "invalid_request", "The id is longer than half the message limit.")
+            given_id = NULL_ID
+        return _Call(message, given_id, batch, size)
+
+    async def _admit(self, call: _Call) -> None:
+        if isinstance(call.message, Request) and call.message.method == CANCEL_REQUEST:
+            # Overtakes what waits, or it could never cancel it. Its own answer has to wait like any other.
+            self._cancel(cancelled_id(call.message.params))
+            call.message = Success(CANCEL_REQUEST, None)
+        if not self._queue and self._may_begin():
+            await self._begin(call)
+            return
+        self._queue.append(call)
+        self._queue_bytes += call.size + CALL_BYTES
+        self._know(call)
+        self._write_now()
+        while self._queue_bytes > QUEUE_BYTES_MAX:
+            await self._change()
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def _may_begin(self) -> bool:
+        return self._running < RUNNING_MAX and not self._outbox.full
+
+    async def _begin_waiting(self) -> None:
+        """Begin the requests that had to wait, as soon as there is room."""
+        while True:
+            while self._queue and self._may_begin():
+                call = self._queue.popleft()
+                self._queue_bytes -= call.size + CALL_BYTES
+                self._forget(call)
+                await self._begin(call)
+                if self._queue_bytes <= QUEUE_BYTES_MAX:
+                    self._note_change()
+            self._write_now()
+            await self._change()
+
+    async def _begin(self, call: _Call) -> None:
+        if not isinstance(call.message, Request):
+            self._answer(call, call.message)
+        elif call.cancelled:
+            self._answer(call, CANCELLED)
+        else:
+            outcome = self._dispatcher.begin(call.message)
+            if not isinstance(outcome, Success | Fault):
+                self._start(call, outcome)
+                # It takes its first step before the next request begins: requests begin in the order they came.
+                await checkpoint()
+                return
+            self._answer(call, outcome)
+        self._inline += 1
+        if self._inline >= INLINE_MAX:
+            self._inline = 0
+            self._write_now()
+            await checkpoint()
+
+    def _start(self, call: _Call, work: Coroutine[Any, Any, Outcome]) -> None:
+        call.message = CANCELLED  # lets go of the line that the request is a view of
+        call.scope = anyio.CancelScope()
+        self._running += 1
+        self._know(call)
+        if self._tasks is not None:
+            self._tasks.start_soon(self._wait_for, call, call.scope, work)
+
+    async def _wait_for(self, call: _Call, scope: anyio.CancelScope, work: Coroutine[Any, Any, Outcome]) -> None:
+        outcome: Outcome = CANCELLED
+        try:
+            with scope:
+                outcome = await work
+            self._answer(call, outcome)
+            self._pending.set()
+        finally:
+            self._running -= 1
+            self._forget(call)
+            self._note_change()
+
+    def _know(self, call: _Call) -> None:
+        if call.given_id is not None:
+            self._known.setdefault(call.key, []).append(call)
+
+    def _forget(self, call: _Call) -> None:
+        if call.given_id is None:
+            return
+        calls = self._known[call.key]
+        calls.remove(call)
+        if not calls:
+            del self._known[call.key]
+
+    def _cancel(self, key: bytes | str | None) -> None:
+        if key is not None:
+            for call in self._known.get(key, ()):
+                call.cancel()
+
+    def _answer(self, call: _Call, outcome: Outcome) -> None:
+        given_id, batch = call.given_id, call.batch
+        if given_id is None:
+            return
+        if batch is None:
+            self._outbox.answer(encode(outcome, given_id, self._answer_bytes_max))
+            return
+        line = batch.put(encode(outcome, given_id, batch.room(len(given_id))), len(given_id))
+        if line is not None:
+            self._outbox.answer(line)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def _write_now(self) -> bool:
+        """Write what goes without waiting; the writer does the rest. True when nothing is left."""
+        output = self._output
+        if output is None or self._blocked:
+            return False
+        try:
+            while data := self._outbox.peek():
+                written = output.write_now(data)
+                self._outbox.wrote(written)
+                if written < len(data):
+                    self._blocked = True
+                    self._pending.set()
+                    return False
+        except OSError:
+            self._break()
+        return True
+
+    async def _write(self, *, task_status: TaskStatus[None]) -> None:
+        """Write what others have not written at once, for as long as there is somebody who reads."""
+        self._output = output = open_output(self._out_fd)
+        self._outbox.on_pending = self._wake
+        task_status.started()
+        try:
+            while not self._broken:
+                if self._blocked:
+                    await output.ready()
+                    self._blocked = False
+                done = self._write_now()
+                self._note_change()
+                if done and not self._broken:
+                    self._pending = anyio.Event()
+                    await self._pending.wait()
+        finally:
+            self._output = None
+            self._blocked = False
+            self._outbox.on_pending = None
+            output.close()
+
+    def _wake(self) -> None:
+        self._pending.set()
+
+    def _break(self) -> None:
+        """Nobody reads any more: the shell is gone."""
+        self._broken = True
+        self._outbox.abandon()
+        self._reading.cancel()
+        self._note_change()
+        self._pending.set()

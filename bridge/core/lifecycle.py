@@ -343,10 +343,10 @@ def _begin(life: Life, origin: Origin, reason: str, *, restarting: bool = False)
         retry_at=None,
         ending=None,
     )
-    effects: list[Effect] = [Publish(life.state, "starting", reason)]
+    # The new attempt comes first, or the status that is published would still show the old one's progress.
+    effects: list[Effect] = [PrepareStart(after.attempt), Publish(life.state, "starting", reason)]
     if life.fold.health != "unknown":
         effects.append(TellHealth("unknown"))
-    effects.append(PrepareStart(after.attempt))
     return after, effects
 
 

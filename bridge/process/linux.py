@@ -216,8 +216,7 @@ class LinuxSystem:
         self._note_guardian()
 
     def _note_guardian(self) -> None:
-        assert self._lifeline is not None
-        self.census.own = set() if self._lifeline.pid is None else {self._lifeline.pid}
+        self.census.own = set() if self.guardian_pid is None else {self.guardian_pid}
 
     async def close(self) -> None:
         if not self._started:
@@ -240,6 +239,11 @@ class LinuxSystem:
             if not self.census.strays:
                 return
             await anyio.sleep(_KILL_PAUSE_FIRST_S)
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """The guardian's; None when there is none."""
+        return self._lifeline.pid if self._lifeline is not None else None
 
     # --- starts ------------------------------------------------------------------------------------------------------
 
@@ -331,7 +335,7 @@ class LinuxSystem:
             process = self._trees[tree]
             self._headless[tree] = process
             process.leader_ended(how_it_ended(status))
-        elif self._lifeline is not None and pid == self._lifeline.pid:
+        elif self._lifeline is not None and pid == self.guardian_pid:
             self._lifeline.died()
             self._note_guardian()
         return True

@@ -11,6 +11,14 @@ from tests.support import survivors
 from tests.support.kit import Kit
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests run only where a `-m` expression asks for some marks."""
+    if not config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
+
+
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[Kit]:
     """A test's tools; at its end nothing that carries its token may be alive."""

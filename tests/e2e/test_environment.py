@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,6 @@ def test_a_sidecar_starts_with_default_signals_and_three_descriptors(kit: Kit) -
 
 def test_output_of_a_python_sidecar_comes_without_delay(kit: Kit) -> None:
     script = "import time\nprint('at once')\ntime.sleep(1000)"
-    import sys
-
     nap = kit.program([sys.executable, "-c", script, kit.token], health={"log": "at once"})
     with kit.bridge(kit.config(nap=nap)) as bridge:
         assert bridge.start()["state"] == "running"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from datetime import datetime
 
@@ -32,7 +30,7 @@ def test_a_killed_sidecar_is_back(kit: Kit) -> None:
         first = bridge.start()
         since = bridge.mark()
         killed = time.monotonic()
-        os.kill(first["pid"], signal.SIGKILL)
+        survivors.kill(first["pid"])
         backoff = bridge.wait_state("web", "backoff", since=since)["status"]
         assert time.monotonic() - killed < NOTICED_S
         second = bridge.wait_state("web", "running", since=since)["status"]
@@ -69,7 +67,7 @@ def test_an_exit_is_noticed_although_a_grandchild_holds_the_pipes_and_the_grandc
         first = bridge.start()
         old = set(kit.wait_alive(3))
         killed = time.monotonic()
-        os.kill(first["pid"], signal.SIGKILL)
+        survivors.kill(first["pid"])
         bridge.wait_state("web", "backoff")
         assert time.monotonic() - killed < NOTICED_S
         bridge.wait_state("web", "running", generation=2)
@@ -202,7 +200,7 @@ def test_a_stable_time_sets_the_count_back(kit: Kit) -> None:
     with kit.bridge(kit.config(web=web)) as bridge:
         bridge.start()
         for generation in (2, 3, 4):
-            os.kill(bridge.status()["pid"], signal.SIGKILL)
+            survivors.kill(bridge.status()["pid"])
             bridge.wait_state("web", "running", generation=generation)
             survivors.until(lambda: bridge.status()["restart_count"] == 0, 10, "the count is 0 again")
         assert "failed" not in bridge.states("web")
@@ -213,9 +211,9 @@ def test_crashing_before_the_stable_time_keeps_the_count(kit: Kit) -> None:
     with kit.bridge(kit.config(web=web)) as bridge:
         bridge.start()
         for count in (1, 2):
-            os.kill(bridge.status()["pid"], signal.SIGKILL)
+            survivors.kill(bridge.status()["pid"])
             assert bridge.wait_state("web", "running", restart_count=count)["status"]["generation"] == count + 1
-        os.kill(bridge.status()["pid"], signal.SIGKILL)
+        survivors.kill(bridge.status()["pid"])
         bridge.wait_state("web", "failed")
 
 
@@ -231,10 +229,10 @@ def test_flapping_ends_what_the_limit_never_would(kit: Kit) -> None:
         bridge.start()
         for generation in (2, 3, 4):
             survivors.until(lambda: bridge.status()["restart_count"] == 0, 10, "the count is 0 again")
-            os.kill(bridge.status()["pid"], signal.SIGKILL)
+            survivors.kill(bridge.status()["pid"])
             bridge.wait_state("web", "running", generation=generation)
         survivors.until(lambda: bridge.status()["restart_count"] == 0, 10, "the count is 0 again")
-        os.kill(bridge.status()["pid"], signal.SIGKILL)
+        survivors.kill(bridge.status()["pid"])
         status = bridge.wait_state("web", "failed")["status"]
         assert status["error"]["kind"] == "restart_limit_exceeded"
         bridge.wait_alert("flapping")
@@ -269,7 +267,7 @@ def test_the_respawn_follows_at_once_without_a_backoff(kit: Kit) -> None:
     with kit.bridge(kit.config(nap=nap)) as bridge:
         bridge.start()
         for generation in range(2, 12):
-            os.kill(bridge.status()["pid"], signal.SIGKILL)
+            survivors.kill(bridge.status()["pid"])
             bridge.wait_state("nap", "running", generation=generation)
         assert len(kit.alive()) == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 
@@ -229,6 +228,6 @@ def test_a_sidecar_that_was_killed_while_a_check_hangs_is_back_at_once(kit: Kit)
         first = bridge.start()
         control(first["port"], "hang")
         check = bridge.send("check_sidecar_health")
-        os.kill(first["pid"], signal.SIGKILL)
+        survivors.kill(first["pid"])
         bridge.wait_state("web", "running", timeout=10, generation=2)
         assert bridge.answer(check) is not None

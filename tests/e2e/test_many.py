@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import pytest
 
 from tests.support import survivors
@@ -25,7 +22,7 @@ def test_a_hundred_sidecars_start_crash_and_stop(kit: Kit) -> None:
         statuses = bridge.call("list_sidecars")
         assert [status["sidecar"] for status in statuses] == names
         for status in statuses:
-            os.kill(status["pid"], signal.SIGKILL)
+            survivors.kill(status["pid"])
         for name in names:
             bridge.wait_state(name, "running", generation=2)
         assert len(kit.alive()) == COUNT

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +57,7 @@ def play(kit: Kit, app: Json, *, processes: int, path: str = "/") -> None:
         first = bridge.start("app", timeout=START_S + 5)
         old = serving(bridge, first)
 
-        os.kill(first["pid"], signal.SIGKILL)
+        survivors.kill(first["pid"])
         second = bridge.wait_state("app", "running", START_S + 5, generation=2)["status"]
         assert second["last_exit"]["signal"] == "SIGKILL"
         assert second["restart_count"] == 1

@@ -35,6 +35,9 @@ FRAME_LOOKALIKES = (
 RUBBISH = b"\xff\xfe\x00\x01 \xc3( \xed\xa0\x80 \x1b[31mred\x1b[0m \xe2\x82\r\n\x00\n" + bytes(range(256)) + b"\n"
 
 
+assert sys.platform != "win32"
+
+
 class Behaviour:
     """What the health answers are at the moment; changed by control requests."""
 

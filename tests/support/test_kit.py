@@ -20,6 +20,8 @@ from .bridge import Bridge, RpcError
 from .kit import Kit, control, fetch, stranger
 from .transcript import Mismatch, Player, match, parse
 
+assert sys.platform != "win32"
+
 ECHO = [sys.executable, str(Path(__file__).with_name("echo_bridge.py"))]
 
 
@@ -37,7 +39,7 @@ def sidecar(kit: Kit, *flags: str, stdin: int = subprocess.DEVNULL) -> Iterator[
         finally:
             process.kill()
             for pid in kit.alive():
-                os.kill(pid, signal.SIGKILL)
+                survivors.kill(pid)
 
 
 def deaf(pid: int) -> bool:
@@ -110,7 +112,7 @@ def test_a_survivor_is_named_and_ended(kit: Kit) -> None:
     with subprocess.Popen(kit.sleeper()) as process:
         with pytest.raises(AssertionError, match=f"alive 0.05 s after the end: .*{process.pid} tail -f"):
             survivors.assert_gone(kit.token, 0.05)
-        assert process.wait(5) == -signal.SIGKILL
+        assert process.wait(5) == -survivors.SIGKILL
 
 
 # --- transcripts ------------------------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def test_the_fault_sidecar_changes_its_health_on_request(kit: Kit) -> None:
         (["--exit-at-start", "7"], 7),
         (["--exit-after", "0.05", "--exit-code", "4"], 4),
         (["--crash-signal", "SIGSEGV"], -signal.SIGSEGV),
-        (["--exit-after", "0.05", "--crash-signal", "SIGKILL"], -signal.SIGKILL),
+        (["--exit-after", "0.05", "--crash-signal", "SIGKILL"], -survivors.SIGKILL),
     ],
 )
 def test_the_fault_sidecar_ends_as_told(kit: Kit, flags: list[str], code: int) -> None:

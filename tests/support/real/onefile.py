@@ -15,9 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+assert sys.platform != "win32"
+
 
 def main() -> int:
-    assert sys.platform != "win32"
     folder = tempfile.mkdtemp(prefix="_MEI")
     program = Path(folder, "program.py")
     shutil.copy(Path(__file__).with_name("onefile_server.py"), program)

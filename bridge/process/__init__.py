@@ -25,10 +25,15 @@ def create_system(
         from .windows import WindowsSystem
 
         return WindowsSystem(epoch)
-    if sys.platform == "darwin":
-        from .darwin import DarwinSystem as PosixSystem
+    elif sys.platform == "darwin":  # noqa: RET505 - the type checker follows a chain of platforms, not early returns
+        from .darwin import DarwinSystem
+
+        return DarwinSystem(
+            epoch, guardian=guardian, on_guardian_lost=on_guardian_lost, on_guardian_given_up=on_guardian_given_up
+        )
     else:
-        from .linux import LinuxSystem as PosixSystem
-    return PosixSystem(
-        epoch, guardian=guardian, on_guardian_lost=on_guardian_lost, on_guardian_given_up=on_guardian_given_up
-    )
+        from .linux import LinuxSystem
+
+        return LinuxSystem(
+            epoch, guardian=guardian, on_guardian_lost=on_guardian_lost, on_guardian_given_up=on_guardian_given_up
+        )

@@ -3,6 +3,7 @@
 It prints `GUARDIAN_PID` once everything is ready, and a line for each event of the guardian's.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import os
@@ -10,6 +11,8 @@ import sys
 import uuid
 
 import anyio
+
+assert sys.platform == "linux"  # Above the imports below, which other systems do not have: hence E402.
 
 from bridge.process.base import SpawnSpec
 from bridge.process.linux import LinuxSystem

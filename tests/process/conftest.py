@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -41,7 +42,7 @@ class Starter:
         self.token = token
         self.fds: list[int] = []
 
-    def spec(self, source: str, **fields: object) -> SpawnSpec:
+    def spec(self, source: str, **fields: Any) -> SpawnSpec:
         return SpawnSpec(program(source, self.token), os.getcwd(), dict(os.environ))._replace(**fields)
 
     def spawn(self, spec: SpawnSpec) -> Process:
@@ -49,7 +50,7 @@ class Starter:
         self.fds += [fd for fd in (process.stdout, process.stderr) if fd is not None]
         return process
 
-    async def ready(self, source: str, **fields: object) -> Process:
+    async def ready(self, source: str, **fields: Any) -> Process:
         """Started, and it has said so."""
         process = self.spawn(self.spec(source, **fields))
         assert await read_line(process.stdout) == b"ready\n"

@@ -12,7 +12,8 @@ import pytest
 
 from .sightings import sighted, status_field, until_blocking
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+if sys.platform != "linux":
+    pytest.skip("Linux", allow_module_level=True)
 
 GONE_S = 2.0
 """The protocol: nothing of any tree is alive 2 s after the bridge's death."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,11 @@ from . import programs
 from .conftest import Starter, make_system
 from .sightings import sighted, status_field, until, zombies_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="Linux")]
+if sys.platform != "linux":
+    pytest.skip("Linux", allow_module_level=True)
+assert sys.platform == "linux"  # What the skip means, in words that the type checker knows.
+
+pytestmark = pytest.mark.anyio
 
 HUNTED = {
     "daemon without environment": programs.DAEMON_WITHOUT_ENVIRONMENT,
@@ -147,8 +152,6 @@ async def test_a_program_starts_with_default_signals_and_three_descriptors(token
 
 
 async def test_the_bridge_itself_carries_no_mark(start: Starter) -> None:
-    import resource
-
     before = resource.getrlimit(10)
     process = await start.ready(programs.QUIET)
     assert resource.getrlimit(10) == before

@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,11 @@ from bridge.process.base import SpawnError, SpawnSpec
 
 from .conftest import WAYS, Starter
 
+if sys.platform == "win32":
+    pytest.skip("POSIX files", allow_module_level=True)
+
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(sys.platform == "win32", reason="POSIX files"),
     pytest.mark.parametrize("start", WAYS[:1], indirect=True),
 ]
 
@@ -26,7 +29,7 @@ def file(path: Path, content: bytes, mode: int = 0o755) -> str:
     return str(path)
 
 
-def failure(start: Starter, *argv: str, **fields: object) -> SpawnError:
+def failure(start: Starter, *argv: str, **fields: Any) -> SpawnError:
     spec = SpawnSpec(argv, os.getcwd(), dict(os.environ), stdin="pipe")._replace(**fields)
     before = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
     with pytest.raises(SpawnError) as caught:

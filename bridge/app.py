@@ -83,7 +83,9 @@ class Bridge:
         )
         self._clock = SystemClock()
         self._supervisor = Supervisor()
-        self._system: System = create_system(options.epoch, on_guardian_lost=self._guardian_lost)
+        self._system: System = create_system(
+            options.epoch, on_guardian_lost=self._guardian_lost, on_guardian_given_up=self._guardian_given_up
+        )
         self._logs = Logs(
             settings.log_dir,
             nested=settings.allow_dynamic or len(settings.sidecars) > 1,
@@ -258,6 +260,12 @@ class Bridge:
         message = "The guardian process ended; another one was started."
         logger.warning(message)
         self._around.journal.record(None, "guardian_lost", message)
+
+    def _guardian_given_up(self) -> None:
+        message = "The guardian process keeps ending. If the bridge itself is killed, sidecars may stay behind."
+        logger.error(message)
+        self._around.alerts.raise_(None, "guardian_lost", "warning", message)
+        self._around.journal.record(None, "alert", message, {"kind": "guardian_lost"})
 
 
 class _AttachedLog:

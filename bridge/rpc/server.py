@@ -105,15 +105,23 @@ class RpcServer:
     async def run(self, tasks: TaskGroup | None = None) -> Literal["eof", "broken"]:
         """Serve until the input ends or nobody reads the output.
 
-        Requests that still run at the end are cancelled, unless they run in `tasks`, the caller's own group: then they
-        and the writing go on until that group ends.
+        Requests that still run at the end get LAST_ANSWERS_S and are then cancelled, unless they run in `tasks`, the
+        caller's own group: then this returns at once, and they and the writing go on until that group ends.
         """
         if tasks is not None:
             return await self._serve(tasks)
         async with anyio.create_task_group() as own:
             reason = await self._serve(own)
+            await self.finish(LAST_ANSWERS_S)
             own.cancel_scope.cancel()
-        return reason
+        return "broken" if self._broken else reason
+
+    async def finish(self, timeout_s: float) -> bool:
+        """Wait until every request is answered and every answer written, for at most that long; whether it is so."""
+        with anyio.move_on_after(timeout_s):
+            await self._finish()
+            return not self._broken
+        return False
 
     async def drain(self, timeout_s: float) -> bool:
         """Write what waits, for at most that long. True when everything is written."""
@@ -132,8 +140,6 @@ class RpcServer:
         tasks.start_soon(self._begin_waiting)
         with self._reading:
             await self._read()
-            with anyio.move_on_after(LAST_ANSWERS_S):
-                await self._finish()
         return "broken" if self._broken else "eof"
 
     async def _finish(self) -> None:

@@ -231,11 +231,13 @@ def _sentence(error: BaseException) -> str:
             return f"the host name is not known: {each.strerror}"
         if isinstance(each, OSError) and each.errno is not None:
             return _CONNECT_ERRORS.get(each.errno) or f"the connection failed: {each.strerror}"
+    if type(error).__name__ == "RemoteProtocolError" and "disconnected" in str(error):
+        return "the connection was closed without an answer"
     return _PROTOCOL_ERRORS.get(type(error).__name__) or f"the check failed: {str(error) or type(error).__name__}"
 
 
 _PROTOCOL_ERRORS = {
-    "RemoteProtocolError": "the connection was closed, or what came back is no HTTP",
+    "RemoteProtocolError": "what came back is no HTTP",
     "LocalProtocolError": "the request cannot be written as HTTP",
     "ReadError": "the connection was reset",
     "WriteError": "the connection was reset",

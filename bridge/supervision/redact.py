@@ -70,14 +70,17 @@ class Redactor:
 
 def _forms(secret: str) -> Iterable[str]:
     """How a secret may appear; nothing for an empty one."""
+    import json
     from urllib.parse import quote
 
     lines = [line.strip() for line in secret.splitlines()]
     for form in (secret, *(line for line in lines if len(line) >= LINE_CHARS_MIN)):
         if form:
             yield form
-            yield msgspec.json.encode(form).decode()[1:-1]
-            yield quote(form, safe="")
+            yield json.dumps(form)[1:-1]
+            yield json.dumps(form, ensure_ascii=False)[1:-1]
+            # On POSIX the bytes of an environment value that are no UTF-8 arrive as halves of surrogate pairs.
+            yield quote(form, safe="", errors="surrogateescape")
 
 
 def _wherever(form: str) -> str:

@@ -30,6 +30,8 @@ CLOSE_TIMEOUT_S = 20.0
 MESSAGES_MAX = 1024
 """Messages read ahead of the caller. Beyond that the reader waits, and the bridge treats it as a slow reader."""
 READ_BYTES = 65536
+LINE_BYTES_MAX = 64 * 1024 * 1024
+"""Far above any `max_message_bytes`: a command that writes longer lines is no bridge, and counts as ended."""
 
 
 def bridge_command() -> list[str]:
@@ -67,7 +69,8 @@ class Client:
     """A running bridge. Use it in a `with` block, from one thread.
 
     `command` is the whole command line. `on_notification(method, params)` is called in the thread that waits. `stderr`
-    is where the command's diagnostics go, by default where this process's go.
+    is where the command's diagnostics go, by default where this process's go. A command that outlives the end of its
+    input by `close_timeout_s` is killed when the block ends.
     """
 
     def __init__(
@@ -77,11 +80,13 @@ class Client:
         on_notification: Callable[[str, Json], None] | None = None,
         env: Mapping[str, str] | None = None,
         stderr: IO[bytes] | None = None,
+        close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self.command = list(command)
         self._on_notification = on_notification
         self._env = env
         self._stderr = stderr
+        self._close_timeout_s = close_timeout_s
         self._messages: queue.Queue[Json | None] = queue.Queue(MESSAGES_MAX)
         self._answers: dict[int, Json] = {}
         self._expected: set[int] = set()
@@ -97,7 +102,9 @@ class Client:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin = self._process.stdin
-        self._stdout = self._process.stdout
+        # A descriptor of the reader's own, which closes it: it may outlive this block where a descendant keeps the pipe.
+        self._output_fd = os.dup(self._process.stdout.fileno())
+        self._process.stdout.close()
         self._reader = threading.Thread(target=self._read, name="bridge reader", daemon=True)
         self._reader.start()
         return self
@@ -113,9 +120,6 @@ class Client:
         finally:
             self._discard.set()
             self._reader.join(1.0)
-            # A reader that still waits belongs to a descendant that holds the pipe: closing under it would raise there.
-            if not self._reader.is_alive():
-                self._stdout.close()
 
     @property
     def pid(self) -> int:
@@ -186,11 +190,12 @@ class Client:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
+    def close(self, timeout_s: float | None = None) -> int:
         """End its input, handle what it still says, and wait for its end; the exit code, negative for a signal.
 
         Raises NotInTime when it lives on. Closing twice is harmless.
         """
+        timeout_s = self._close_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(OSError):  # a broken pipe: it ended already
             self._stdin.close()
@@ -220,7 +225,7 @@ class Client:
         decoder = msgspec.json.Decoder()
         while True:
             try:
-                data = os.read(self._stdout.fileno(), READ_BYTES)
+                data = os.read(self._output_fd, READ_BYTES)
             except OSError:
                 data = b""
             if not data:
@@ -228,6 +233,8 @@ class Client:
             start = len(pending)
             pending += data
             if pending.find(b"\n", start) < 0:
+                if len(pending) > LINE_BYTES_MAX:
+                    break
                 continue
             *lines, rest = pending.split(b"\n")
             pending = bytearray(rest)
@@ -239,6 +246,7 @@ class Client:
                     continue
                 if isinstance(message, dict):
                     self._put(message)
+        os.close(self._output_fd)
         self._put(None)
 
     def _put(self, message: Json | None) -> None:

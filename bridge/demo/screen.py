@@ -64,7 +64,7 @@ class Screen:
         self._live = ""
         if self.tty and sys.platform == "win32":
             # An empty command makes Windows' console understand escape sequences from now on.
-            os.system("")  # noqa: S605, S607
+            os.system("")  # noqa: S605
 
     def glyph(self, name: str) -> str:
         """A drawing character, or its stand-in."""

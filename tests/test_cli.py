@@ -1,0 +1,243 @@
+"""The command line as a person uses it: what each command prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import bridge
+from tests.support.bridge import REPOSITORY, environment
+from tests.support.kit import Kit
+
+RUN_TIMEOUT_S = 40.0
+ECHO = [sys.executable, "-m", "tests.support.echo_bridge"]
+
+
+class Done:
+    """A command that ran to its end."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+
+def run(*args: str, stdin: str = "", env: Mapping[str, str | None] | None = None) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge", *args],
+        input=stdin.encode(),
+        capture_output=True,
+        timeout=RUN_TIMEOUT_S,
+        check=False,
+        env=environment(env),
+        cwd=REPOSITORY,
+    )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def write(folder: Path, text: str, name: str = "sidecars.toml") -> str:
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+# --- the command itself ----------------------------------------------------------------------------------------------
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = run("--version")
+    assert (done.code, done.out) == (0, f"sidecar-bridge {bridge.__version__}\n")
+
+
+def test_help_names_every_command() -> None:
+    done = run("--help")
+    assert done.code == 0
+    for command in ("serve", "check", "schema", "demo", "call", "--version"):
+        assert command in done.out
+
+
+@pytest.mark.parametrize(
+    ("command", "mentions"),
+    [
+        ("serve", ["--config", "--log-dir", "--parent-pid", "--takeover", "--set", "--log-format", "--log-level"]),
+        ("check", ["FILE", "--set", "--log-dir", "exit codes"]),
+        ("schema", ["--check", "--write", "--folder", "exit codes"]),
+        ("demo", ["--fast", "--keep", "--config", "--sidecar", "exit codes"]),
+        ("call", ["METHOD", "JSON", "--config", "--attach", "--timeout", "exit codes"]),
+    ],
+)
+def test_help_of_each_command_tells_its_options_and_exit_codes(command: str, mentions: list[str]) -> None:
+    done = run(command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"usage: sidecar-bridge {command} ")
+    assert [each for each in mentions if each not in done.out] == []
+
+
+@pytest.mark.parametrize("args", [(), ("nonsense",), ("check",), ("call", "ping"), ("schema", "--nonsense")])
+def test_wrong_arguments_are_exit_code_2_and_said_on_fd_2(args: tuple[str, ...]) -> None:
+    done = run(*args)
+    assert done.code == 2
+    if args:
+        assert done.err
+        assert done.out == ""
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+GOOD = """
+log_dir = "logs"
+[sidecars.db]
+command = ["{python}", "db.py"]
+restart = "never"
+[sidecars.web]
+command = ["no-such-program", "--key", "${CLI_TEST_KEY}", "{port}"]
+env = { CLI_TEST_KEY = "${CLI_TEST_KEY}", MODE = "quiet" }
+secrets = ["CLI_TEST_KEY"]
+port = 0
+depends_on = ["db"]
+max_restarts = 3
+[sidecars.web.health]
+http = "http://127.0.0.1:{port}/health"
+""".replace("{python}", Path(sys.executable).as_posix())
+
+
+def test_check_sums_a_right_configuration_up_and_shows_no_secret(tmp_path: Path) -> None:
+    done = run("check", write(tmp_path, GOOD), env={"CLI_TEST_KEY": "hunter2"})
+    assert (done.code, done.err) == (0, "")
+    assert "is right: 2 sidecars" in done.out
+    assert str(tmp_path / "logs") in done.out
+    assert "a free port at each start" in done.out
+    assert "with the bridge after db, 30 s at most" in done.out
+    assert "3 times at most, 1, 2, 4 s later" in done.out
+    assert "answers 200-399" in done.out
+    assert "CLI_TEST_KEY (secret), MODE" in done.out
+    assert "hunter2" not in done.out
+    assert "note: web: there is no program `no-such-program` here" in done.out
+    assert not (tmp_path / "logs").exists()
+
+
+def test_check_accepts_a_file_without_sidecars(tmp_path: Path) -> None:
+    done = run("check", write(tmp_path, "{}", "sidecars.json"))
+    assert done.code == 0
+    assert "no sidecars" in done.out
+
+
+def test_check_refuses_with_each_wrong_fields_path_in_front(tmp_path: Path) -> None:
+    text = '[sidecars.web]\ncommand = ["x"]\nport = 70000\ncolour = 1\n[sidecars.web.health]\nhttp = "nonsense"\n'
+    done = run("check", write(tmp_path, text))
+    assert (done.code, done.out) == (2, "")
+    paths = {line.split(": ")[0] for line in done.err.splitlines()}
+    assert paths == {"sidecars.web.port", "sidecars.web.colour", "sidecars.web.health.http"}
+
+
+def test_check_obeys_set(tmp_path: Path) -> None:
+    file = write(tmp_path, '[sidecars.web]\ncommand = ["x"]\n')
+    assert "127.0.0.1:8080" in run("check", file, "--set", "sidecars.web.port=8080").out
+    done = run("check", file, "--set", "sidecars.web.port=-1")
+    assert done.code == 2
+    assert done.err.startswith("sidecars.web.port: ")
+
+
+def test_check_of_a_file_that_is_not_there_names_it(tmp_path: Path) -> None:
+    done = run("check", str(tmp_path / "absent.toml"))
+    assert done.code == 2
+    assert "absent.toml" in done.err
+
+
+# --- schema ----------------------------------------------------------------------------------------------------------
+
+
+def test_schema_prints_the_openrpc_document() -> None:
+    done = run("schema")
+    assert (done.code, done.err) == (0, "")
+    document = json.loads(done.out)
+    assert document["openrpc"]
+    assert "start_sidecar" in {method["name"] for method in document["methods"]}
+
+
+def test_the_committed_schemas_are_what_the_code_says() -> None:
+    done = run("schema", "--check")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_schema_check_names_what_was_changed_removed_or_added(tmp_path: Path) -> None:
+    folder = tmp_path / "schemas"
+    assert run("schema", "--write", "--folder", str(folder)).code == 0
+    assert run("schema", "--check", "--folder", str(folder)).code == 0
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(path.name for path in (REPOSITORY / "schemas").iterdir())
+
+    (folder / "openrpc.json").write_text("{}")
+    removed = next(name for name in names if name != "openrpc.json")
+    (folder / removed).unlink()
+    done = run("schema", "--check", "--folder", str(folder))
+    assert done.code == 1
+    assert "openrpc.json is stale" in done.err
+    assert f"{removed} is stale" in done.err
+
+    assert run("schema", "--write", "--folder", str(folder)).code == 0
+    assert run("schema", "--check", "--folder", str(folder)).code == 0
+
+
+# --- call ------------------------------------------------------------------------------------------------------------
+
+
+def test_call_prints_the_result_of_a_bridge_that_it_starts_and_ends(kit: Kit) -> None:
+    config = write(kit.work, json.dumps(kit.config(app=kit.sidecar())), "sidecars.json")
+    done = run("call", "start_sidecar", "--config", config, "--log-dir", str(kit.work / "logs"))
+    assert (done.code, done.err) == (0, "")
+    status = json.loads(done.out)
+    assert (status["sidecar"], status["state"]) == ("app", "running")
+
+
+def test_call_takes_params_by_name_by_position_and_from_fd_0() -> None:
+    for args, stdin in ((['{"a": 1}'], ""), (["-"], '{"a": 1}')):
+        done = run("call", "echo", *args, "--attach", *ECHO, stdin=stdin)
+        assert (done.code, json.loads(done.out)) == (0, {"a": 1})
+    assert json.loads(run("call", "echo", "[1, null]", "--attach", *ECHO).out) == [1, None]
+
+
+def test_call_shows_an_error_answer_on_fd_2(kit: Kit) -> None:
+    config = write(kit.work, json.dumps(kit.config(app=kit.sidecar())), "sidecars.json")
+    done = run("call", "get_sidecar_status", '["nobody"]', "--config", config, "--log-dir", str(kit.work / "logs"))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("get_sidecar_status: ")
+    assert "sidecar_not_found, 1001" in done.err.splitlines()[0]
+
+
+def test_call_passes_on_that_the_configuration_is_wrong(tmp_path: Path) -> None:
+    file = write(tmp_path, '[sidecars.web]\ncommand = ["x"]\nport = 70000\n')
+    done = run("call", "ping", "--config", file)
+    assert (done.code, done.out) == (2, "")
+    assert "sidecars.web.port: " in done.err
+
+
+def test_call_of_a_command_that_ends_without_an_answer_says_so() -> None:
+    done = run("call", "exit", "[7]", "--attach", *ECHO)
+    assert (done.code, done.out) == (1, "")
+    assert "ended with exit code 7" in done.err
+
+
+def test_call_of_a_program_that_is_not_there_names_it() -> None:
+    done = run("call", "ping", "--attach", "no-such-program-anywhere")
+    assert done.code == 1
+    assert done.err.startswith("no-such-program-anywhere: ")
+
+
+@pytest.mark.parametrize("params", ["{", "1", '"text"', "[" * 100_000])
+def test_call_refuses_params_that_are_no_object_or_array(params: str) -> None:
+    done = run("call", "echo", "-", "--attach", *ECHO, stdin=params)
+    assert (done.code, done.out) == (2, "")
+    assert "JSON" in done.err
+
+
+def test_call_refuses_a_configuration_for_a_bridge_that_it_does_not_start(tmp_path: Path) -> None:
+    done = run("call", "ping", "--config", os.devnull, "--attach", *ECHO)
+    assert done.code == 2
+    assert "--attach" in done.err

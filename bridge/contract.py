@@ -181,7 +181,7 @@ NOTIFICATIONS: dict[str, NotificationSpec] = {
         NotificationSpec("sidecar_metrics", m.MetricsSampled, "A sample of a sidecar's tree.", Delivery.LOSSY),
         NotificationSpec("sidecar_alert", m.Alert, "A condition begins or ends that a person should know of."),
         NotificationSpec("system_resumed", m.SystemResumed, "The computer slept, or its clock jumped."),
-        NotificationSpec("bridge_closing", m.BridgeClosing, "The bridge ends; nothing follows but answers."),
+        NotificationSpec("bridge_closing", m.BridgeClosing, "The bridge ends; its sidecars are stopped next."),
         NotificationSpec("$/progress", m.Progress, "Progress of a request that gave a progress_token.", Delivery.LOSSY),
     )
 }

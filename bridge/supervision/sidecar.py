@@ -223,7 +223,9 @@ class Sidecar:
             sidecar=self.name,
             state=life.state,
             message=self._message,
-            uptime=anyio.current_time() - life.running_since if running and life.running_since is not None else None,
+            uptime=round(anyio.current_time() - life.running_since, 3)
+            if running and life.running_since is not None
+            else None,
             restart_count=life.restart_count,
             pid=alive.pid if alive is not None else None,
             since=self._since,

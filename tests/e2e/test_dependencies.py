@@ -16,7 +16,8 @@ def needing(kit: Kit, check: Json, install: list[str] | None = None, **fields: o
     dependencies: Json = {"check": check}
     if install is not None:
         dependencies["install"] = install
-    return kit.sidecar(dependencies={**dependencies, **fields})
+    # Paths and programs alike begin at the configuration's folder.
+    return kit.sidecar(dependencies={**dependencies, **fields}, cwd=None)
 
 
 def stages(bridge_notes: list[Json]) -> list[str]:
@@ -27,12 +28,12 @@ def stages(bridge_notes: list[Json]) -> list[str]:
 
 
 def test_what_is_there_is_not_installed(kit: Kit) -> None:
-    (kit.work / "there").mkdir()
+    (kit.home / "there").mkdir(parents=True)
     nap = needing(kit, {"path": "there"}, ["touch", "installed"])
     with kit.bridge(kit.config(nap=nap)) as bridge:
         bridge.start()
         assert "installing_dependencies" not in stages(bridge.of("sidecar_start_progress"))
-        assert not (kit.work / "installed").exists()
+        assert not (kit.home / "installed").exists()
 
 
 def test_what_is_missing_is_installed_once(kit: Kit) -> None:
@@ -40,14 +41,14 @@ def test_what_is_missing_is_installed_once(kit: Kit) -> None:
     with kit.bridge(kit.config(nap=needing(kit, {"path": "there"}, install))) as bridge:
         bridge.start()
         bridge.call("restart_sidecar")
-        assert (kit.work / "runs").read_text() == "run\n"
+        assert (kit.home / "runs").read_text() == "run\n"
 
 
 def test_a_check_may_be_a_command(kit: Kit) -> None:
     nap = needing(kit, {"command": ["test", "-e", "there"]}, ["touch", "there"])
     with kit.bridge(kit.config(nap=nap)) as bridge:
         assert bridge.start()["state"] == "running"
-        assert (kit.work / "there").exists()
+        assert (kit.home / "there").exists()
 
 
 def test_the_installers_last_line_is_the_message(kit: Kit) -> None:
@@ -57,7 +58,7 @@ def test_the_installers_last_line_is_the_message(kit: Kit) -> None:
         params = bridge.wait_for("sidecar_start_progress", lambda p: "added 12 packages" in p["progress"]["message"])
         assert params["progress"]["stage"] == "installing_dependencies"
         assert bridge.status()["state"] == "starting"
-        (kit.work / "go").touch()
+        (kit.home / "go").touch()
         assert bridge.result(start)["state"] == "running"
 
 
@@ -126,9 +127,13 @@ def test_what_others_need_is_started_first_and_stopped_last(kit: Kit) -> None:
     )
     with kit.bridge(config) as bridge:
         bridge.wait_state("top", "running")
-        seen = moments(bridge.of("sidecar_state_changed"))
-        assert seen.index(("base", "running")) < seen.index(("middle", "starting"))
-        assert seen.index(("middle", "running")) < seen.index(("top", "starting"))
+        seen = [
+            (params["sidecar"], params["progress"]["stage"] if "progress" in params else params["state"])
+            for params in (message["params"] for message in bridge.notifications)
+            if "progress" in params or "state" in params
+        ]
+        assert seen.index(("base", "running")) < seen.index(("middle", "spawning_process"))
+        assert seen.index(("middle", "running")) < seen.index(("top", "spawning_process"))
         since = bridge.mark()
         bridge.close()
         seen = moments(bridge.of("sidecar_state_changed", since=since))

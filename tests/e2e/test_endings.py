@@ -247,7 +247,8 @@ def test_nothing_starts_once_a_shutdown_has_begun(kit: Kit) -> None:
 
 def test_the_stop_of_a_reader_that_reads_no_more_is_still_a_stop(kit: Kit) -> None:
     flood = kit.server("--flood", logs={"max_bytes": 1_000_000, "max_files": 2})
-    with kit.bridge(kit.config(web=flood)) as bridge:
+    # The line that was under way when the pipe was full is never finished: nobody takes it.
+    with kit.bridge(kit.config(web=flood), check_wire=False) as bridge:
         bridge.start()
         bridge.call("subscribe_sidecar_logs")
         bridge.pause_reading()

@@ -214,12 +214,16 @@ def test_a_stranger_is_taken_where_nobody_wants_to_know(kit: Kit) -> None:
             bridge.call("stop_sidecar")
 
 
-def test_with_restart_never_failing_checks_end_it(kit: Kit) -> None:
+def test_with_restart_never_failing_checks_are_told_and_end_nothing(kit: Kit) -> None:
     with kit.bridge(kit.config(web=kit.server(health=QUICK, restart="never"))) as bridge:
-        control(bridge.start()["port"], "status/500")
-        status = bridge.wait_state("web", "failed")["status"]
-        assert status["last_exit"]["cause"] == "health"
-        assert kit.alive() == []
+        port = bridge.start()["port"]
+        control(port, "status/500")
+        bridge.wait_alert("unhealthy")
+        status = bridge.status()
+        assert (status["state"], status["health"], status["generation"]) == ("running", "unhealthy", 1)
+        control(port, "status/200")
+        bridge.wait_alert("unhealthy", cleared=True)
+        assert bridge.status()["health"] == "healthy"
 
 
 def test_a_sidecar_that_was_killed_while_a_check_hangs_is_back_at_once(kit: Kit) -> None:

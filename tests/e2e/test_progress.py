@@ -45,6 +45,7 @@ def test_a_start_with_an_installer_goes_through_five_stages(kit: Kit) -> None:
             "check": {"path": "installed"},
             "install": ["sh", "-c", "for n in 1 2 3; do echo step $n; sleep 0.2; done; touch installed"],
         },
+        cwd=None,
     )
     with kit.bridge(kit.config(web=web)) as bridge:
         status = bridge.start("web")

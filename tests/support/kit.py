@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from . import survivors
 from .bridge import Bridge, Json
@@ -29,6 +30,8 @@ class Kit:
         self.token = f"e2e-{uuid.uuid4().hex[:12]}"
         self.work = folder / self.token
         self.work.mkdir()
+        self.home = folder / "bridge"
+        """The folder of the configuration, from which relative paths begin."""
         self.before_finish: list[Callable[[], None]] = []
 
     def fault(self, *flags: str) -> list[str]:
@@ -106,7 +109,7 @@ class Kit:
 
 def control(port: int, request: str, timeout: float = 10.0) -> str:
     """Tell a fault sidecar what to do, as in `control(port, "crash/3")`; its answer."""
-    return fetch(port, f"/control/{request}", timeout)
+    return fetch(port, f"/control/{quote(request)}", timeout)
 
 
 def fetch(port: int, path: str, timeout: float = 10.0) -> str:

@@ -176,6 +176,13 @@ def test_a_transcript_is_bounded_where_nothing_comes(kit: Kit, monkeypatch: pyte
         play(kit, GOOD + '<? {"method": "never", "params": {}}\n')
 
 
+def test_a_transcript_does_not_wait_for_another_answer_to_the_same_request(kit: Kit) -> None:
+    began = time.monotonic()
+    with pytest.raises(Mismatch, match="expected 'peng', got 'pong'"):
+        play(kit, '> {"id": 1, "method": "ping"}\n<? {"id": 1, "result": "peng"}\n')
+    assert time.monotonic() - began < 10
+
+
 def test_a_transcript_waits_for_the_exit(kit: Kit) -> None:
     play(kit, '> {"id": 1, "method": "exit", "params": [3]}\n! wait exit 3\n')
     with pytest.raises(Mismatch, match="exit code 3"):

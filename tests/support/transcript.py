@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,6 +165,32 @@ def _match_placeholder(found: re.Match[str], got: Any, names: dict[str, Any], wh
     return None if ok else f"{where}: expected <{word}>, got {got!r}"
 
 
+def _without_the_usual(message: Any, expected: Any) -> Any:
+    """The message without what every message has and a line need not name: `jsonrpc`, `seq`, `epoch`."""
+    if isinstance(message, list) and isinstance(expected, list):
+        return [_without_the_usual(one, wanted) for one, wanted in zip_longest(message, expected)][: len(message)]
+    if not isinstance(message, dict) or not isinstance(expected, dict):
+        return message
+    message = {key: value for key, value in message.items() if key != "jsonrpc" or "jsonrpc" in expected}
+    wanted = expected.get("params")
+    if "method" in message and isinstance(wanted, dict):
+        message["params"] = {
+            key: value for key, value in message["params"].items() if key not in ("seq", "epoch") or key in wanted
+        }
+    return message
+
+
+def _answers_the_same(expected: Any, message: Any) -> bool:
+    """Whether this is the answer to the same request, so that no other can come."""
+    return (
+        isinstance(expected, dict)
+        and isinstance(message, dict)
+        and "method" not in message
+        and expected.get("id") is not None
+        and expected["id"] == message.get("id")
+    )
+
+
 class Player:
     """Plays one transcript against one bridge."""
 
@@ -236,15 +263,7 @@ class Player:
 
     def _compare(self, text: str, message: Any) -> str | None:
         expected = json.loads(self._fill(text))
-        # Every notification has seq and epoch; the client checks them, so that a line need not name them.
-        if isinstance(message, dict) and "method" in message and isinstance(expected, dict):
-            wanted = expected.get("params")
-            if isinstance(wanted, dict) and "seq" not in wanted:
-                params = {key: value for key, value in message["params"].items() if key not in ("seq", "epoch")}
-                message = {**message, "params": params}
-            message = {key: value for key, value in message.items() if key != "jsonrpc" or "jsonrpc" in expected}
-        elif isinstance(message, dict) and "jsonrpc" not in expected:
-            message = {key: value for key, value in message.items() if key != "jsonrpc"}
+        message = _without_the_usual(message, expected)
         trial = dict(self.names)
         difference = match(expected, message, trial)
         if difference is None:
@@ -278,6 +297,8 @@ class Player:
             difference = self._compare(text, message)
             if difference is None:
                 return
+            if _answers_the_same(json.loads(self._fill(text)), message):
+                raise AssertionError(f"{difference}\n  in {json.dumps(message)}")
             differences.append(f"{difference} in {json.dumps(message)[:300]}")
             self._aside.append(message)
 

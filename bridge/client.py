@@ -102,7 +102,7 @@ class Client:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin = self._process.stdin
-        # A descriptor of the reader's own, which closes it: it may outlive this block where a descendant keeps the pipe.
+        # A descriptor of the reader's own, which closes it: it outlives this block where a descendant keeps the pipe.
         self._output_fd = os.dup(self._process.stdout.fileno())
         self._process.stdout.close()
         self._reader = threading.Thread(target=self._read, name="bridge reader", daemon=True)

@@ -41,6 +41,10 @@ def main(argv: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="sidecar-bridge-demo-"))
     try:
         return _perform(options, screen, token, folder)
+    except BrokenPipeError:
+        # Nobody reads any more, as when a pager was left. What is still to be written, at exit too, goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     finally:
         if options.keep:
             screen.line(f"  Configuration, logs and diagnostics are kept in {folder}")

@@ -18,9 +18,7 @@ RUN_TIMEOUT_S = 55.0
 """A run takes about 12 s on a free machine."""
 
 
-def demo(
-    *args: str, folder: Path, env: Mapping[str, str | None] | None = None
-) -> subprocess.CompletedProcess[str]:
+def demo(*args: str, folder: Path, env: Mapping[str, str | None] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the demo with its temporary folders below `folder`."""
     return subprocess.run(
         [sys.executable, "-m", "bridge", "demo", "--fast", *args],
@@ -41,7 +39,13 @@ def test_every_act_is_played_shown_and_checked(tmp_path: Path) -> None:
     out = done.stdout
     assert "\x1b" not in out
     assert re.findall(r"^(\d)/8 ", out, re.MULTILINE) == list("12345678")
-    for stage in ("checking dependencies", "installing dependencies", "spawning process", "waiting for health", "ready"):
+    for stage in (
+        "checking dependencies",
+        "installing dependencies",
+        "spawning process",
+        "waiting for health",
+        "ready",
+    ):
         assert stage in out
     assert "WARNING no cache from last time" in out
     assert re.search(r"running → (stopping|backoff)", out)

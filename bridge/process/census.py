@@ -32,8 +32,9 @@ _PREFIX_BITS = 39
 """With the number 63 bits, the largest that a limit takes in Python."""
 
 _SHARED_FOR_S = 0.005
-"""A sweep serves everybody who asks within one pass of the loop, but never longer than this: a hundred trees that end
-together share one listing. Each signal checks its process anew, so age costs completeness only, and callers repeat."""
+"""A sweep serves everybody who asks within one pass of the loop, but never longer than this, or than it took itself: a
+hundred trees that end together share one listing. Each signal checks its process anew, so age costs completeness only,
+and callers repeat."""
 
 
 @dataclass(slots=True)
@@ -63,7 +64,8 @@ class Census:
         """Children that belong to no tree: the guardian."""
         self._adopts = adopts
         self._session = os.getsid(0)
-        self._shared: tuple[float, dict[int, list[int]]] | None = None
+        self._shared: dict[int, list[int]] | None = None
+        self._shared_until = 0.0
         self._strangers: dict[int, int] = {}
         self._lineage: dict[int, tuple[int, int]] = {}
 
@@ -127,14 +129,15 @@ class Census:
 
     def sweep(self) -> dict[int, list[int]]:
         """The processes of every tree that has any."""
-        now = time.monotonic()
-        if self._shared is not None and now - self._shared[0] < _SHARED_FOR_S:
-            return self._shared[1]
+        began = time.monotonic()
+        if self._shared is not None and began < self._shared_until:
+            return self._shared
         found = self._sweep_marks() if self.kernel_marks else self._sweep_descent()
         for pid, stray in self.strays.items():
             if stray.tree is not None and pid not in found.setdefault(stray.tree, []):
                 found[stray.tree].append(pid)
-        self._shared = (now, found)
+        now = time.monotonic()
+        self._shared, self._shared_until = found, now + max(_SHARED_FOR_S, now - began)
         asyncio.get_running_loop().call_soon(self._unshare)
         return found
 

@@ -28,8 +28,12 @@ _KILL_MAX_S = 1.5
 """What SIGKILL has not ended by then sleeps in the kernel; nobody can do more."""
 _POLL_S = 0.015
 _KILL_POLL_S = 0.001
-_SURE_S = 0.02
-"""A program that was being started while the bridge died may appear after a look that found nothing: so look twice."""
+_CLEAN_LOOKS = 3
+_SURE_S = 0.01
+"""A program that was being started while the bridge died may appear after a look that found nothing, and one look may
+miss a process that lives for a moment only: so this many in a row, with this pause, decide."""
+_AHEAD = 128
+"""Numbers tried beyond the newest process's, about a microsecond each: what is forked while they are tried is met."""
 _LINE_BYTES_MAX = 4096
 """A line is below 100 bytes; a pipe that brings more without a newline brings rubbish, which is dropped."""
 _RLIMIT_LOCKS = 10
@@ -60,6 +64,9 @@ class Seen:
         self.start = start
         self.dead = dead
 
+
+_UNSEEN = Seen(0, 0, "", False)
+"""A process of which only the mark was looked at."""
 
 Trees = dict[int, Tree]
 
@@ -140,10 +147,20 @@ class Bridge:
                     pending.append(pid)
         return {pid: entry for pid, entry in found.items() if not entry[1].dead and pid != own}
 
-    def find_marked(self) -> dict[int, tuple[int, Seen]]:
-        """As `find` by kernel mark alone: fast enough to overtake forks. Who is dead may be among them."""
-        unknown = Seen(0, 0, "", False)
-        return {pid: (mark, unknown) for pid in numbers() if (mark := self._kernel_mark(pid)) is not None}
+    def kill_marked(self) -> int:
+        """Kill whoever carries the kernel mark; how many were alive.
+
+        Fast enough to overtake processes that only live to fork the next: their numbers rise, and this goes through
+        the numbers upwards, faster than they do, and on beyond the newest that there was.
+        """
+        hits = 0
+        for pid in (*numbers(), *next_numbers()):
+            if self._kernel_mark(pid) is not None:
+                send(self, pid, _UNSEEN, signal.SIGKILL)
+                # A dead one keeps its mark until its new parent takes note of it, which may be long.
+                seen = look_at(pid)
+                hits += seen is not None and not seen.dead
+        return hits
 
     def is_still(self, pid: int, start: str) -> bool:
         """Whether the number still means the process that was found."""
@@ -227,18 +244,16 @@ def stop(bridge: Bridge) -> None:
 
 
 def kill_all(bridge: Bridge, until: float) -> None:
-    """SIGKILL until two looks in a row find nothing."""
-    clean = False
+    """SIGKILL until several looks in a row find nothing."""
+    clean = 0
     while time.monotonic() < until:
-        for _ in range(3):
-            for pid, (_, seen) in bridge.find_marked().items():
-                send(bridge, pid, seen, signal.SIGKILL)
+        hits = bridge.kill_marked()
         left = bridge.find()
         for pid, (_, seen) in left.items():
             send(bridge, pid, seen, signal.SIGKILL)
-        if not left and clean:
+        clean = 0 if left or hits else clean + 1
+        if clean == _CLEAN_LOOKS:
             return
-        clean = not left
         time.sleep(_SURE_S if clean else _KILL_POLL_S)
 
 
@@ -281,6 +296,13 @@ def read_file(path: str) -> bytes:
 def numbers() -> list[int]:
     """Every process's number, where there is a /proc."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()] if sys.platform == "linux" else []
+
+
+def next_numbers() -> range:
+    """The numbers around and beyond the newest process's, where the system tells which that is."""
+    words = read_file("/proc/loadavg").split() if sys.platform == "linux" else []
+    newest = int(words[4]) if len(words) == 5 else 0
+    return range(max(2, newest - _AHEAD // 4), newest + _AHEAD) if newest else range(0)
 
 
 def limit_of_other_user(pid: int) -> int:

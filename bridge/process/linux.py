@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 
 import anyio
@@ -47,7 +47,10 @@ _RECHECK_MAX_S = 0.25
 signal that was lost, and against systems that do not hand orphans to the bridge."""
 
 _HUNT_S = 0.002
-"""How long one pass of a kill may follow a chain of forks before the loop has its turn."""
+"""How long one look may follow a chain of forks before the loop has its turn."""
+
+_KILLS_S = 0.005
+"""What all kills together may take of one pass of the loop; further trees have their turn in the next one."""
 
 _EAGER_PASSES = 8
 _KILL_PAUSE_FIRST_S = 0.001
@@ -110,24 +113,30 @@ class LinuxProcess(PosixProcess):
     async def extinguish(self, timeout_s: float) -> bool:
         deadline = anyio.current_time() + timeout_s
         passes, pause = 0, _KILL_PAUSE_FIRST_S
-        while True:
-            self._kill()
-            passes += 1
-            left = deadline - anyio.current_time()
-            if self.extinct.is_set() or left <= 0:
-                await anyio.lowlevel.checkpoint()
-                return self.extinct.is_set()
-            if passes < _EAGER_PASSES:
+        self._system.doom(self.tree)
+        try:
+            while True:
+                await self._system.turn()
+                if not self.extinct.is_set():
+                    began = time.monotonic()
+                    self._kill()
+                    self._system.charge(time.monotonic() - began)
+                # Several trees that are killed in one pass of the loop share what follows.
                 await anyio.sleep(0)
-            else:
-                with anyio.move_on_after(min(pause, left)):
-                    await self.extinct.wait()
-                pause = min(2 * pause, _KILL_PAUSE_MAX_S)
+                self._system.look_once_a_pass()
+                left = deadline - anyio.current_time()
+                if self.extinct.is_set() or left <= 0:
+                    return self.extinct.is_set()
+                passes += 1
+                if passes > _EAGER_PASSES:
+                    with anyio.move_on_after(min(pause, left)):
+                        await self.extinct.wait()
+                    pause = min(2 * pause, _KILL_PAUSE_MAX_S)
+        finally:
+            self._system.spare(self.tree)
 
     def _kill(self) -> None:
-        """One pass: the group at once, then everything marked, then whatever the deaths bring to the surface."""
-        if self.extinct.is_set():
-            return
+        """The group at once, then everything marked; the orphans that this makes are `look`'s."""
         if self._ended is None:
             self.signal_group(signal.SIGKILL)
             # A group that holds a program of another user is killed as far as allowed, and may then refuse the rest.
@@ -136,10 +145,6 @@ class LinuxProcess(PosixProcess):
         for pid in self._census.members(self.tree):
             if pid != self._pid:
                 self._census.signal(pid, self.tree, (signal.SIGKILL,))
-        until = time.monotonic() + _HUNT_S
-        while self._system.look() and not self.extinct.is_set() and time.monotonic() < until:
-            if not self._system.kill_strays(self.tree):
-                return
 
     def close(self) -> None:
         self._closed = True
@@ -174,6 +179,9 @@ class LinuxSystem:
         self._kernel_marks = kernel_marks
         self._trees: dict[int, LinuxProcess] = {}
         self._headless: dict[int, LinuxProcess] = {}
+        self._doomed: dict[int, int] = {}
+        self._looked = False
+        self._spent_s = 0.0
         self._last_tree = 0
         self._ports = PortPicker()
         self._prctl = _prctl()
@@ -234,8 +242,9 @@ class LinuxSystem:
 
     async def _end_unknown_strays(self) -> None:
         deadline = anyio.current_time() + _STRAYS_TIMEOUT_S
-        while self.look() and anyio.current_time() < deadline:
-            self.kill_strays(None)
+        while anyio.current_time() < deadline:
+            self.look()
+            self._kill_strays((None,))
             if not self.census.strays:
                 return
             await anyio.sleep(_KILL_PAUSE_FIRST_S)
@@ -293,13 +302,50 @@ class LinuxSystem:
     def _on_sigchld(self) -> None:
         self.look()
 
-    def look(self) -> bool:
-        """Reap what has ended and settle which trees are extinct. Always True."""
-        if self._reap() == _REAP_MAX:
-            self._loop.call_soon(self.look)
+    def look(self) -> None:
+        """Reap what has ended, kill the orphans of doomed trees, settle which trees are extinct."""
+        until = time.monotonic() + _HUNT_S
+        while True:
+            if self._reap() == _REAP_MAX:
+                self._loop.call_soon(self.look)
+            if not (self._doomed and self._kill_strays(self._doomed)) or time.monotonic() > until:
+                break
         if self._headless:
             self._settle()
-        return True
+
+    def look_once_a_pass(self) -> None:
+        """As `look`, for callers of which many may come in one pass of the loop."""
+        if not self._looked:
+            self._looked = True
+            self._loop.call_soon(self._look_again)
+            self.look()
+
+    def _look_again(self) -> None:
+        self._looked = False
+
+    async def turn(self) -> None:
+        """Wait for a pass of the loop that has time left for a kill."""
+        while self._spent_s > _KILLS_S:
+            await anyio.sleep(0)
+
+    def charge(self, spent_s: float) -> None:
+        """Put a kill's time on this pass of the loop."""
+        if not self._spent_s:
+            self._loop.call_soon(self._next_pass)
+        self._spent_s += spent_s
+
+    def _next_pass(self) -> None:
+        self._spent_s = 0.0
+
+    def doom(self, tree: int) -> None:
+        """From now on every orphan of the tree is killed as soon as it is seen."""
+        self._doomed[tree] = self._doomed.get(tree, 0) + 1
+
+    def spare(self, tree: int) -> None:
+        """One `doom` less."""
+        self._doomed[tree] -= 1
+        if not self._doomed[tree]:
+            del self._doomed[tree]
 
     def _reap(self) -> int:
         """Reap zombies, the bridge's own libraries' children excepted; how many."""
@@ -354,11 +400,11 @@ class LinuxSystem:
                 self._lifeline.remove(self.census.mark(tree))
             self.forget_if_done(process)
 
-    def kill_strays(self, tree: int | None) -> int:
-        """Kill the orphans of a tree, or those of none; how many had not been killed before."""
+    def _kill_strays(self, trees: Container[int | None]) -> int:
+        """Kill the orphans of these trees; how many had not been killed before."""
         fresh = 0
         for pid, stray in self.census.adopted().items():
-            if stray.tree == tree and not stray.killed:
+            if stray.tree in trees and not stray.killed:
                 stray.killed = True
                 fresh += 1
                 with suppress(PermissionError):  # A program that changed its user; the timeout tells.

@@ -33,6 +33,7 @@ async def main(way: str, token: str, names: list[str]) -> None:
         process = system.spawn(SpawnSpec(argv, "/", dict(os.environ)))
         assert await read_line(process.stdout) == b"ready\n"
     assert system.guardian_pid is not None
+    await anyio.sleep(0.05)  # Lines to the guardian wait 20 ms for company, and nothing tells of their arrival.
     print(system.guardian_pid, flush=True)
     os.set_blocking(0, False)
     while True:

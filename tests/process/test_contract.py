@@ -243,21 +243,27 @@ async def test_a_signal_to_what_is_gone_does_nothing(start: Starter) -> None:
     assert process.members() == []
 
 
-async def test_the_loop_goes_on_during_a_kill(start: Starter) -> None:
-    process = await start.ready(programs.THIRTY_CHILDREN if sys.platform != "win32" else programs.QUIET)
-    laps = 0
+async def test_the_loop_goes_on_while_many_trees_are_killed(start: Starter) -> None:
+    source = programs.THIRTY_CHILDREN if sys.platform != "win32" else programs.QUIET
+    processes = [await start.ready(source) for _ in range(3)]
+    gaps = [0.0]
 
-    async def run() -> None:
-        nonlocal laps
+    async def beat() -> None:
+        last = time.perf_counter()
         while True:
-            laps += 1
             await anyio.sleep(0)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
-        await end(process)
-        group.cancel_scope.cancel()
-    assert laps > 1
+    async with anyio.create_task_group() as beating:
+        beating.start_soon(beat)
+        async with anyio.create_task_group() as group:
+            for process in processes:
+                group.start_soon(end, process)
+        beating.cancel_scope.cancel()
+    # A few milliseconds of work each; the rest is room for a busy machine, which the loop shares with what it kills.
+    assert max(gaps) < 0.25
 
 
 async def test_many_trees_end_together(start: Starter) -> None:

@@ -168,6 +168,19 @@ def test_serve_refuses_as_check_does_and_writes_nothing_to_stdout(kit: Kit) -> N
         assert bridge.lines == []
 
 
+@pytest.mark.parametrize("name", ["max_message_bytes", "max_outbound_bytes", "memory_lines"])
+@pytest.mark.parametrize("value", [0, 1, 1024, 4096, 2**62])
+def test_a_bound_is_refused_or_works(kit: Kit, name: str, value: int) -> None:
+    config = {name: value, **kit.config(nap=kit.sidecar("--lines", "20"))}
+    with kit.bridge(config, check_wire=False) as bridge:
+        if check(kit.folder, config)[0] == 2:
+            assert bridge.wait_exit() == 2
+            assert name in bridge.stderr
+        else:
+            assert bridge.start()["state"] == "running"
+            bridge.assert_wire_is_clean()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -126,7 +126,7 @@ def test_a_start_that_takes_too_long_is_stopped_tree_and_all(kit: Kit) -> None:
         assert (error.code, error.kind) == (1004, "startup_timeout")
         assert kit.alive() == []
         assert bridge.states("web") == ["starting", "stopping", "failed"]
-        assert bridge.status()["last_exit"]["cause_class"] == "timeout"
+        assert bridge.status()["last_exit"]["signal"] == "SIGKILL"
 
 
 def test_a_port_that_is_taken_is_told_with_its_holder(kit: Kit) -> None:

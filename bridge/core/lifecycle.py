@@ -306,6 +306,12 @@ class SettleStop(NamedTuple):
     """Answer those who wait for the stop."""
 
 
+class Follow(NamedTuple):
+    """Report this event next: a step of its own, so that what is told of this one does not show the next."""
+
+    event: Event
+
+
 Effect = (
     Publish
     | PrepareStart
@@ -321,6 +327,7 @@ Effect = (
     | ClearAlerts
     | SettleStart
     | SettleStop
+    | Follow
 )
 Step = tuple[Life, list[Effect]]
 
@@ -356,7 +363,7 @@ def _end(life: Life, ending: Ending, reason: str, *, gentle: bool = True, force:
 
 
 def _rest(life: Life, state: State, reason: str, failure: Failure | None) -> Step:
-    """Nothing is alive any more and nothing is planned."""
+    """Nothing is alive any more and nothing is planned but what the caller adds."""
     after = life._replace(
         state=state,
         running_since=None,
@@ -370,6 +377,12 @@ def _rest(life: Life, state: State, reason: str, failure: Failure | None) -> Ste
     if life.fold.health != "unknown":
         effects.append(TellHealth("unknown"))
     return after, effects
+
+
+def _stopped(life: Life, reason: str) -> Step:
+    """An operator's stop is done; the counters begin anew."""
+    after, effects = _rest(life._replace(restart_count=0, restarts=()), "stopped", reason, life.failure)
+    return after, [*effects, ClearAlerts(), SettleStop()]
 
 
 def _run(life: Life, now: float) -> Step:
@@ -489,8 +502,7 @@ def _stop_at_end(life: Life, event: StopRequested, now: float, chance: float) ->
 
 
 def _stop_backoff(life: Life, event: StopRequested, now: float, chance: float) -> Step:
-    after, effects = _rest(life, "stopped", "A stop was requested.", life.failure)
-    return after, [*effects, ClearAlerts(), SettleStop()]
+    return _stopped(life, "A stop was requested.")
 
 
 def _spawn(life: Life, event: DependenciesMet, now: float, chance: float) -> Step:
@@ -574,12 +586,10 @@ def _ended(life: Life, event: TreeEnded, now: float, chance: float) -> Step:
     if ending.then is Then.START and not ending.stop_asked:
         after, effects = _begin(life, Origin.OPERATOR, "It is started again as requested.", restarting=life.restarting)
         return after, [*effects, SettleStop()]
-    stopped, effects = _rest(life, "stopped", "It was stopped as requested.", None)
-    effects += [ClearAlerts(), SettleStop()]
-    if ending.then is Then.STOPPED:
-        return stopped, effects
-    started, more = _begin(stopped, Origin.OPERATOR, "A start was requested.", restarting=life.restarting)
-    return started, [*effects, *more]
+    after, effects = _stopped(life, "It was stopped as requested.")
+    if ending.then is Then.START:
+        effects.append(Follow(RestartRequested() if life.restarting else StartRequested()))
+    return after, effects
 
 
 def _retry(life: Life, event: RetryDue, now: float, chance: float) -> Step:

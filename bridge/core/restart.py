@@ -48,7 +48,7 @@ def delay(policy: RestartPolicy, number: int, chance: float) -> float:
     try:
         grown = policy.backoff_initial_s * policy.backoff_factor ** (number - 1)
     except OverflowError:
-        grown = policy.backoff_max_s
+        grown = policy.backoff_max_s if policy.backoff_initial_s else 0.0
     return min(grown, policy.backoff_max_s) + chance * policy.backoff_jitter_s
 
 

@@ -293,6 +293,8 @@ class Sidecar:
                 self._starts.settle(failure)
             case lc.SettleStop():
                 self._stops.settle(None)
+            case lc.Follow(event):
+                self.feed(event)
 
     def _arm(self, name: str, delay_s: float, then: Callable[[], None]) -> None:
         self._disarm(name)
@@ -349,6 +351,8 @@ class Sidecar:
 
     def _report(self, attempt: Attempt, stage: m.Stage, message: str, within: float) -> None:
         """Tell how far a start is; `within` is the part of the stage that is done, 0 to 1."""
+        if attempt is not self._attempt or self.life.state != ("running" if stage == "ready" else "starting"):
+            return  # A check or an installer that was called off may still bring its last news.
         step, low, high = _STAGE[stage]
         last = attempt.progress
         now = anyio.current_time()

@@ -109,8 +109,9 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     try:
         return load(arguments.config, overrides=arguments.overrides, log_dir=arguments.log_dir, environ=os.environ)
     except ConfigInvalid as error:
-        further = error.detail.get("problems") or [] if isinstance(error.detail, dict) else []
-        lines = [error.message, *(f"  also: {problem}" for problem in further)]
+        lines = [error.message]
+        for problem in error.detail.get("problems", ()):
+            lines.append(f"{problem['path']}: {problem['message']}" if problem["path"] else problem["message"])
         raise Refusal(EXIT_USAGE, "\n".join(lines)) from None
 
 

@@ -37,6 +37,7 @@ command = [{python_template}, "-I", {server_template}, "--port", "{{port}}",
            "--warm-up", "{warm_up:g}", "--token", "{token}"]
 port = 0
 autostart = false
+shutdown_timeout = 1
 backoff_initial = {backoff_initial:g}
 
 [sidecars.web.dependencies]

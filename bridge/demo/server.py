@@ -1,15 +1,17 @@
 """The demo's sidecar: a small HTTP server with a helper process, as desktop apps have them.
 
 It runs by its path with the standard library alone and knows nothing of the bridge. GET /health answers 200; /hang
-makes every later answer wait for ever, as a deadlock would; /crash ends it with exit code 1; /work computes for a
-moment. It starts a helper in a session of its own, which outlives it unless somebody ends both. `--install FILE`
-plays the installer of what it depends on.
+makes every later answer wait for ever, as a deadlock would, and SIGTERM without effect; /crash ends it with exit code
+1; /work computes for a moment. It starts a helper in a session of its own, which it ends on SIGTERM, and which outlives
+it where it has no time to. `--install FILE` plays the installer of what it depends on.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,7 +36,9 @@ hanging = threading.Event()
 def log(level: str, text: str) -> None:
     """Warnings and errors go to stderr, the rest to stdout, as most servers do."""
     stream = sys.stdout if level == "INFO" else sys.stderr
-    print(f"{level:<8}{text}", file=stream, flush=True)
+    # Whoever read its output may have been killed; that is no reason not to end in order.
+    with contextlib.suppress(OSError):
+        print(f"{level:<8}{text}", file=stream, flush=True)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -89,6 +93,14 @@ def serve(options: argparse.Namespace) -> int:
         start_new_session=True,
     )
     log("INFO", f"started a helper, pid {helper.pid}")
+
+    def stop(number: int, frame: object) -> None:
+        if not hanging.is_set():
+            helper.terminate()
+            log("INFO", "stopping, and the helper with me")
+            sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
     server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
     server.daemon_threads = True
     log("INFO", f"listening on port {options.port}")

@@ -168,9 +168,10 @@ class Stage:
 
     def _show_sidecar_alert(self, params: Json) -> None:
         colour = "green" if params["cleared"] else _SEVERITY_STYLES.get(params["severity"], "yellow")
-        word = "over" if params["cleared"] else params["severity"]
+        word = "over:" if params["cleared"] else params["severity"]
         text = self._screen.cut(params["message"], max(self._screen.width - len(params["kind"]) - len(word) - 9, 20))
-        mark = self._screen.style(f"{self._screen.glyph('alert')} {word} {params['kind']}", colour)
+        glyph = self._screen.glyph("ok" if params["cleared"] else "alert")
+        mark = self._screen.style(f"{glyph} {word} {params['kind']}", colour)
         self._screen.line(f"  {mark}  {text}")
 
     def _show_sidecar_health_changed(self, params: Json) -> None:

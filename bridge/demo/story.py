@@ -10,6 +10,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,7 +25,8 @@ REQUEST_TIMEOUT_S = 10.0
 GONE_TIMEOUT_S = 2.0
 """What the protocol promises after the bridge's own death."""
 METRICS_S = 3.0
-BACKLOG_LINES = 3
+CLOCK_SLACK_S = 0.1
+"""The bridge waits by the monotonic clock, its times are the wall clock's, in milliseconds."""
 _STAGES = ["checking_dependencies", "installing_dependencies", "spawning_process", "waiting_for_health", "ready"]
 
 
@@ -147,7 +149,7 @@ class Story:
     def _hang(self, stage: Stage) -> None:
         health = self._cast.sidecar.health
         self._screen.say(
-            "The process lives, but it answers nothing any more. Only a health check can tell: "
+            "The process lives, but it answers nothing any more and ignores SIGTERM. Only a health check can tell: "
             f"{health.failure_threshold} that fail in a row, {_s(health.interval)} apart here."
         )
         self._screen.line()
@@ -175,14 +177,16 @@ class Story:
         before, status = self._status, backoff["status"]
         expect(status["retry_at"] is not None, "backoff without retry_at")
         attempt = f"restart {status['restart_count'] + 1} of at most {status['max_restarts']}"
-        if not self._screen.tty:
-            self._screen.line(f"  {attempt} is due at {status['retry_at']}")
-        stage.count_down(
+        starting = stage.count_down(
             status["retry_at"],
             attempt,
             lambda: next(iter(stage.seen("sidecar_state_changed", lambda p: p["state"] == "starting")), None),
             self._cast.sidecar.backoff_max + self._cast.sidecar.backoff_jitter + SLACK_S,
         )
+        waited = _instant(starting["at"]) - _instant(backoff["at"])
+        due = self._pause_before(status["restart_count"] + 1)
+        expect(waited > due - CLOCK_SLACK_S, f"it waited {waited:.2f} s where {due:g} s were due")
+        self._screen.line(self._screen.style(f"  {attempt} after a pause of {waited:.1f} s", "yellow"))
         self._status = stage.wait_state("running", self._start_bound())["status"]
         expect(self._status["generation"] > before["generation"], "the generation did not change")
         expect(self._status["restart_count"] > before["restart_count"], "the restart was not counted")
@@ -228,9 +232,10 @@ class Story:
             if current[key] is None:
                 continue
             row = [(sample[key] or 0) / scale for sample in samples]
-            value = f"{row[-1]:.1f}" if unit else f"{row[-1]:.0f}"
+            digits = 1 if unit else 0
+            now, most = f"{row[-1]:.{digits}f}", f"{max(row):.{digits}f}"
             spark = self._screen.style(self._screen.spark(row), "magenta")
-            self._screen.line(f"    {label:<11}{value:>7} {unit:<12}{spark}")
+            self._screen.line(f"    {label:<11}{now:>7} {unit:<12} at most {most:>6}  {spark}")
         self._screen.line()
         if not self._cast.own:
             expect(max(sample["cpu_percent"] for sample in samples) > 5, "its work cost no processor time")
@@ -278,6 +283,11 @@ class Story:
         expect(not left, f"{GONE_TIMEOUT_S:g} s later there are still: {_listed(left)}")
         self._screen.proved(f"{took * 1000:.0f} ms later: 0 of {len(tree)} processes left")
 
+    def _pause_before(self, restart: int) -> float:
+        """The shortest pause that the policy allows before the restart of this number, in seconds."""
+        policy = self._cast.sidecar
+        return min(policy.backoff_initial * policy.backoff_factor ** (restart - 1), policy.backoff_max)
+
     # --- helpers ------------------------------------------------------------------------------------------------------
 
     def _start_bound(self) -> float:
@@ -302,7 +312,7 @@ class Story:
         rows = processes.belonging(self._cast.token)
         self._screen.say(f"The process table shows {len(rows)} processes of ours:")
         for row in rows:
-            command = self._screen.cut(row.command.replace(self._cast.token, "TOKEN"), self._screen.width - 12)
+            command = self._screen.cut(row.command.replace(self._cast.token, "TOKEN"), self._screen.width - 14)
             self._screen.line(f"    {row.pid:>7}  {self._screen.style(command, 'dim')}")
         expect(len(rows) >= 2, "the process table does not show bridge and sidecar")
         return rows
@@ -329,6 +339,11 @@ class Story:
 
 def _listed(rows: Sequence[processes.Row]) -> str:
     return ", ".join(f"{row.pid} ({row.command[:60]})" for row in rows)
+
+
+def _instant(at: str) -> float:
+    """Seconds since the epoch."""
+    return datetime.fromisoformat(at).timestamp()
 
 
 def _s(seconds: float) -> str:

@@ -45,6 +45,10 @@ class Attempt:
         self.output: Output | None = None
         self.preparing: Job | None = None
         self.monitoring: Job | None = None
+        self.tools: set[Job] = set()
+        """Commands of checks that run now, those that an operator asked for too."""
+        self.over = False
+        """Its end has begun: what a check still brings says nothing about the sidecar."""
         self.ender: Ender | None = None
         self.exited = anyio.Event()
         """Set when the leader's exit has been told to the lifecycle."""

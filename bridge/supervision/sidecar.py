@@ -30,14 +30,14 @@ from .alerts import Alerts
 from .attempt import Attempt, Output
 from .clock import Clock, rfc3339
 from .ender import Ender
-from .jobs import Waiters, start_job
+from .jobs import Job, Waiters, start_job
 from .journal import Journal
 from .monitor import Monitor
 from .ports import Ports
 from .preparation import ensure_dependencies
 from .probes import CheckResult, Prober
 from .redact import Redactor
-from .tools import ToolRunner
+from .tools import ToolResult, ToolRunner
 
 CHECKS_KEPT = 1000
 """What get_sidecar_health can ask for at most."""
@@ -208,7 +208,7 @@ class Sidecar:
 
     async def check_now(self) -> m.HealthCheck:
         """Make one check. Raises NotRunning."""
-        if self.life.state != "running":
+        if self.life.state != "running" or self._attempt.over:
             raise errors.NotRunning(f"{self.name} is not running.", sidecar=self.name)
         return await self.make_check()
 
@@ -314,8 +314,7 @@ class Sidecar:
         self._retry_at = None
         if state not in ("starting", "running"):
             self._disarm("startup", "stable")
-            if self._attempt.monitoring is not None:
-                self._attempt.monitoring.cancel()
+            self._call_off_checks(self._attempt)
         if state == "running":
             self._disarm("startup")
             self._report(self._attempt, "ready", "Ready.", 1.0)
@@ -480,13 +479,17 @@ class Sidecar:
         life = self.life
         cause: m.ExitCause = life.ending.cause if life.state == "stopping" and life.ending is not None else "crash"
         ran = life.running_since
-        uptime_s = anyio.current_time() - ran if ran is not None else None
+        ended_at = anyio.current_time()
+        uptime_s = ended_at - ran if ran is not None else None
+        await self._end_checks(attempt)
         await output.flush(DRAIN_S)
         attempt.exit = self._exit_of(ended, cause, uptime_s, output)
         self._last_exit = attempt.exit
         extinct = not process.members()
-        if extinct:
-            await output.close(DRAIN_S)
+        if extinct and attempt.ender is None:
+            await output.close(max(ended_at + DRAIN_S - anyio.current_time(), 0.0))
+        # A stop may have begun meanwhile; it still uses the tree and lets go of it afterwards.
+        if extinct and attempt.ender is None:
             process.close()
         summary = status.exit_sentence(ended, ready=ran is not None, hint=attempt.exit.hint)
         self._around.journal.record(self.name, "exited", summary, attempt.exit)
@@ -516,10 +519,24 @@ class Sidecar:
             await attempt.preparing.done.wait()
         if attempt.ender is not None and attempt.process is not None and attempt.output is not None:
             await attempt.ender.end(gentle=gentle, force=force)
+            await self._end_checks(attempt)
             await attempt.exited.wait()
             await attempt.output.close(DRAIN_S)
             attempt.process.close()
         self.feed(lc.TreeEnded(attempt.number))
+
+    async def _end_checks(self, attempt: Attempt) -> None:
+        """Return once nothing is asked of this attempt any more and no check's command is alive."""
+        self._call_off_checks(attempt)
+        for job in list(attempt.tools):
+            await job.done.wait()
+
+    def _call_off_checks(self, attempt: Attempt) -> None:
+        attempt.over = True
+        if attempt.monitoring is not None:
+            attempt.monitoring.cancel()
+        for job in attempt.tools:
+            job.cancel()
 
     def _ender_of(self, attempt: Attempt) -> Ender | None:
         if attempt.process is None:
@@ -550,9 +567,9 @@ class Sidecar:
             values=attempt.values,
             env=attempt.env,
             cwd=self.settings.cwd,
-            run_tool=self._around.run_tool,
+            run_tool=partial(self._run_check, attempt),
         )
-        if self.settings.health.kind in ("http", "tcp"):
+        if self.settings.health.kind in ("http", "tcp") and not attempt.over:
             result = self._verify_owner(attempt, result)
         check = m.HealthCheck(
             at=self._around.now(),
@@ -561,9 +578,26 @@ class Sidecar:
             status_code=result.status_code,
             error=self._redactor.text(result.error) if result.error is not None else None,
         )
-        attempt.last_check = check
-        self.checks.append(check)
+        if not attempt.over:
+            attempt.last_check = check
+            self.checks.append(check)
         return check
+
+    async def _run_check(self, attempt: Attempt, argv: tuple[str, ...], **how: Any) -> ToolResult:
+        """Run a check's command as part of the attempt's tree: it is ended with it."""
+        result: ToolResult | None = None
+
+        async def run() -> None:
+            nonlocal result
+            result = await self._around.run_tool(argv, **how)
+
+        job = Job()
+        attempt.tools.add(job)
+        try:
+            await job.run(run)
+        finally:
+            attempt.tools.discard(job)
+        return result if result is not None else ToolResult(None, [])
 
     def _verify_owner(self, attempt: Attempt, result: CheckResult) -> CheckResult:
         health = self.settings.health

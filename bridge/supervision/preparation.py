@@ -47,6 +47,8 @@ async def ensure_dependencies(
         return settings.check_path is None or os.path.exists(settings.check_path)
 
     nothing_to_check = settings.check_path is None and settings.check_command is None
+    if nothing_to_check and settings.install is None:
+        return
     if not nothing_to_check and await met():
         return
     if settings.install is None:

@@ -42,6 +42,15 @@ def belonging(token: str) -> list[Row]:
     return [row for row in rows if row.pid in found]
 
 
+def wait_gone(known: Iterable[Row], timeout_s: float) -> list[Row]:
+    """What still lives of `known` when nothing does any more, or after the timeout."""
+    identities = {(row.pid, row.started) for row in known}
+    deadline = time.monotonic() + timeout_s
+    while (left := [row for row in _rows("") if (row.pid, row.started) in identities]) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return left
+
+
 def wait_none(token: str, known: Iterable[Row], timeout_s: float) -> list[Row]:
     """What still lives of the token or of `known` when nothing does any more, or after the timeout."""
     identities = {(row.pid, row.started) for row in known}

@@ -24,6 +24,8 @@ from .stage import SLACK_S, ActFailed, Stage, expect
 REQUEST_TIMEOUT_S = 10.0
 GONE_TIMEOUT_S = 2.0
 """What the protocol promises after the bridge's own death."""
+GUARDIAN_TIMEOUT_S = 5.0
+"""What follows the bridge's death after that: 3 s for the guardian, and some for a busy machine."""
 METRICS_S = 3.0
 CLOCK_SLACK_S = 0.1
 """The bridge waits by the monotonic clock, its times are the wall clock's, in milliseconds."""
@@ -138,7 +140,7 @@ class Story:
         exit_ = backoff["status"]["last_exit"]
         expect(exit_ is not None and exit_["cause"] == "crash", f"the last exit is {exit_}")
         self._recover(stage, backoff)
-        still = [row for row in processes.belonging(self._cast.token) if (row.pid, row.started) in tree]
+        still = processes.wait_gone(tree, 0)
         expect(not still, f"the killed one left behind: {_listed(still)}")
         self._screen.proved(
             f"noticed after {noticed * 1000:.0f} ms, back after {_s(time.monotonic() - began)}, now {self._place()}"
@@ -270,18 +272,24 @@ class Story:
         self._screen.line()
         self._status = stage.call("start_sidecar", {"sidecar": self._name}, timeout_s=self._start_bound())
         tree = self._show_processes()
-        expect(any(row.pid == self._status["pid"] for row in tree), "the process table does not show the sidecar")
+        sidecar = self._tree(self._status["pid"])
         self._screen.line()
         self._screen.line(
             f"  {self._screen.style(self._screen.glyph('to'), 'red')} SIGKILL to the bridge, pid {stage.pid}"
         )
         began = time.monotonic()
         os.kill(stage.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        left = processes.wait_none(self._cast.token, tree, GONE_TIMEOUT_S)
+        left = processes.wait_gone(sidecar, GONE_TIMEOUT_S)
+        took = time.monotonic() - began
+        expect(not left, f"{GONE_TIMEOUT_S:g} s later there are still: {_listed(left)}")
+        self._screen.proved(f"{took * 1000:.0f} ms later the sidecar is gone, with all that it started")
+        left = processes.wait_none(self._cast.token, tree, GUARDIAN_TIMEOUT_S)
         took = time.monotonic() - began
         stage.close()
-        expect(not left, f"{GONE_TIMEOUT_S:g} s later there are still: {_listed(left)}")
-        self._screen.proved(f"{took * 1000:.0f} ms later: 0 of {len(tree)} processes left")
+        expect(not left, f"still alive: {_listed(left)}")
+        self._screen.proved(
+            f"{took * 1000:.0f} ms later the bridge's guardian is, too: 0 of {len(tree)} processes left"
+        )
 
     def _pause_before(self, restart: int) -> float:
         """The shortest pause that the policy allows before the restart of this number, in seconds."""
@@ -298,13 +306,13 @@ class Story:
         where = f" at {self._status['url']}" if self._status["url"] else ""
         return f"running{where}, pid {self._status['pid']}"
 
-    def _tree(self, pid: int) -> set[tuple[int, str]]:
+    def _tree(self, pid: int) -> list[processes.Row]:
         """The sidecar's processes as the process table shows them, without the bridge and its guardian."""
         rows = processes.belonging(self._cast.token)
         found = {pid}
         while more := {row.pid for row in rows if row.parent in found} - found:
             found |= more
-        tree = {(row.pid, row.started) for row in rows if row.pid in found}
+        tree = [row for row in rows if row.pid in found]
         expect(tree, "the process table does not show the sidecar")
         return tree
 
@@ -320,8 +328,8 @@ class Story:
     def _hang_it(self) -> None:
         if self._cast.own:
             # Stopped processes are what a hung one looks like from outside.
-            for pid, _ in self._tree(self._status["pid"]):
-                os.kill(pid, getattr(signal, "SIGSTOP"))  # noqa: B009 - Windows has none, and never comes here
+            for row in self._tree(self._status["pid"]):
+                os.kill(row.pid, getattr(signal, "SIGSTOP"))  # noqa: B009 - Windows has none, and never comes here
         else:
             self._request("/hang")
 

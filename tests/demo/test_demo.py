@@ -58,7 +58,8 @@ def test_every_act_is_played_shown_and_checked(tmp_path: Path) -> None:
     assert re.search(r"^    memory +\d+\.\d MiB", out, re.MULTILINE)
     assert "the bridge ended with exit code 0" in out
     assert re.search(r"asked without the bridge: 0 of \d+ processes left", out)
-    assert re.search(r"\d+ ms later: 0 of \d+ processes left", out)
+    assert re.search(r"\d+ ms later the sidecar is gone, with all that it started", out)
+    assert re.search(r"\d+ ms later the bridge's guardian is, too: 0 of \d+ processes left", out)
     assert "Every act was observed and checked" in out
     assert list(tmp_path.iterdir()) == []
 

@@ -214,6 +214,34 @@ def test_a_second_bridge_on_the_same_folder_names_the_first_and_exits_with_3(kit
             assert third.start()["state"] == "running"
 
 
+def test_a_takeover_asks_the_first_to_end_and_goes_on(kit: Kit) -> None:
+    config = kit.config(nap=kit.sidecar())
+    with kit.bridge(config) as first:
+        first.start()
+        with kit.bridge(config, args=["--takeover"]) as second:
+            assert second.start()["state"] == "running"
+            assert first.wait_exit() == 0
+            assert first.of("bridge_closing")[-1]["reason"] == "takeover"
+            assert len(kit.alive()) == 1
+
+
+def test_the_loss_of_a_helper_process_is_made_good(kit: Kit) -> None:
+    with kit.bridge(family(kit)) as bridge:
+        helpers = [pid for pid in start_family(kit, bridge) if pid not in kit.alive()]
+        for pid in helpers:
+            survivors.kill(pid)
+        survivors.until(
+            lambda: not helpers or [pid for pid in survivors.descendants(bridge.pid) if pid not in kit.alive()],
+            10,
+            "another helper process",
+        )
+        assert bridge.status("a")["state"] == "running"
+        assert bridge.call("restart_sidecar", {"sidecar": "b"})["state"] == "running"
+        kit.wait_alive(6)
+        bridge.kill()
+        kit.assert_gone(2.0)
+
+
 def test_a_killed_bridge_holds_no_lock(kit: Kit) -> None:
     config = kit.config(nap=kit.sidecar())
     with kit.bridge(config) as first:

@@ -102,6 +102,8 @@ def _sidecar(sidecar: SidecarSettings) -> Iterator[tuple[str, str]]:
         f"{'with the bridge' if sidecar.autostart else 'on request'}{after}, {_s(sidecar.startup_timeout)} at most",
     )
     yield "healthy if", _health(sidecar.health)
+    if sidecar.health.kind not in ("log", "none"):
+        yield "checked", _checks(sidecar.health)
     yield "restarts", _restarts(sidecar)
     yield "stops by", _stops(sidecar)
     limits = [f"{_bytes(sidecar.max_memory)} of memory"] if sidecar.max_memory else []
@@ -130,18 +132,20 @@ def _dependencies(sidecar: SidecarSettings) -> str:
 def _health(health: HealthSettings) -> str:
     if health.kind == "none":
         return f"alive for {_s(health.ready_after)}"
-    what = {
-        "http": f"{health.http} answers {_statuses(health.expect_status)}",
-        "tcp": f"{health.tcp} accepts connections",
-        "command": f"`{' '.join(health.command)}` exits 0",
+    within = f" within {_s(health.timeout)}"
+    return {
+        "http": f"{health.http} answers {_statuses(health.expect_status)}{within}",
+        "tcp": f"{health.tcp} accepts connections{within}",
+        "command": f"`{' '.join(health.command)}` exits 0{within}",
         "log": f"its output matches {health.log}",
     }[health.kind]
-    if health.kind == "log":
-        return what
+
+
+def _checks(health: HealthSettings) -> str:
     failures = _count(health.failure_threshold, "failure")
     return (
-        f"{what} within {_s(health.timeout)}; asked every {_s(health.interval)}, "
-        f"every {_s(health.retry_interval)} after a failure; unhealthy after {failures} in a row"
+        f"every {_s(health.interval)}, every {_s(health.retry_interval)} after a failure; "
+        f"unhealthy after {failures} in a row"
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import survivors
 from tests.support.kit import Kit
+from tests.support.survivors import carriers
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -28,6 +28,6 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
 
 
 @pytest.fixture
-def assert_gone() -> object:
-    """`assert_gone(token, timeout=2.0)`: nothing with this token is alive within the time."""
-    return survivors.assert_gone
+def survivors() -> Callable[[str], list[int]]:
+    """`survivors(token)`: pids of everything alive that carries this token."""
+    return carriers

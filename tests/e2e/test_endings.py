@@ -242,6 +242,14 @@ def test_the_loss_of_a_helper_process_is_made_good(kit: Kit) -> None:
         kit.assert_gone(2.0)
 
 
+def test_a_hangup_ends_nothing(kit: Kit) -> None:
+    with kit.bridge(kit.config(nap=kit.sidecar())) as bridge:
+        bridge.start()
+        bridge.send_signal(signal.Signals["SIGHUP"])
+        assert bridge.call("ping") == "pong"
+        assert bridge.status()["generation"] == 1
+
+
 def test_a_killed_bridge_holds_no_lock(kit: Kit) -> None:
     config = kit.config(nap=kit.sidecar())
     with kit.bridge(config) as first:

@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from bridge import model as m
-from bridge.logs import LogLimits, Logs, SidecarLog
+from bridge.logs import Attachment, LogLimits, Logs, SidecarLog
 from bridge.process import create_system
 from bridge.process.base import System
 from bridge.process.memory import own_rss
@@ -275,7 +275,24 @@ class _AttachedLog:
         self._log = log
 
     def attach(self, stdout: int, stderr: int) -> Output:
-        return self._log.attach(stdout, stderr)
+        return _Output(self._log.attach(stdout, stderr))
+
+
+class _Output:
+    """An attachment to a process's pipes as the sidecar uses it."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self.flush = attachment.flush
+        self.close = attachment.close
+        self.tail = attachment.tail
+        self._expect = attachment.expect
+
+    async def wait_for(self, pattern: str) -> None:
+        expectation = self._expect(pattern)
+        try:
+            await expectation.wait()
+        finally:
+            expectation.cancel()
 
 
 class _LogFloor:

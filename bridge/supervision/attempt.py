@@ -7,7 +7,7 @@ from typing import Protocol
 
 import anyio
 
-from bridge.model import Exit, HealthCheck, StartProgress
+from bridge.model import Exit, HealthCheck, StartProgress, Stream
 from bridge.process.base import Process
 
 from .ender import Ender
@@ -23,7 +23,7 @@ class Output(Protocol):
     async def close(self, timeout_s: float) -> None:
         """Store what is in the pipes and let go of them."""
 
-    def tail(self, stream: str, lines: int) -> list[str]:
+    def tail(self, stream: Stream, lines: int) -> list[str]:
         """The last lines of this process on `stdout` or `stderr`, oldest first."""
 
     async def wait_for(self, pattern: str) -> None:
@@ -57,3 +57,8 @@ class Attempt:
         self.last_check: HealthCheck | None = None
         self.foreign: str | None = None
         """Who answered the last check, where it was somebody else."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the leader has ended and the lifecycle is about to be told, which explains all that is seen now."""
+        return self.process is not None and self.process.ended is not None and not self.exited.is_set()

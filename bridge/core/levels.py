@@ -23,18 +23,15 @@ _CANDIDATES: Final = 8
 RANK: Final[dict[Level, int]] = {"trace": 0, "debug": 1, "info": 2, "warning": 3, "error": 4, "critical": 5}
 """Order of the levels, for "at least" filters."""
 
-_WORDS: Final[dict[bytes, Level]] = {
-    word: level
-    for level, words in (
-        ("trace", b"trace trc trce vrb verbose silly finest finer"),
-        ("debug", b"debug dbg dbug debug1 debug2 debug3 debug4 debug5 fine config"),
-        ("info", b"info inf notice information informational log statement hint detail http"),
-        ("warning", b"warn wrn warning"),
-        ("error", b"error err eror fail severe"),
-        ("critical", b"critical crit crt fatal ftl panic emerg emergency alert dpanic"),
-    )
-    for word in words.split()
-}  # type: ignore[assignment]
+_SPELLINGS: Final[tuple[tuple[Level, bytes], ...]] = (
+    ("trace", b"trace trc trce vrb verbose silly finest finer"),
+    ("debug", b"debug dbg dbug debug1 debug2 debug3 debug4 debug5 fine config"),
+    ("info", b"info inf notice information informational log statement hint detail http"),
+    ("warning", b"warn wrn warning"),
+    ("error", b"error err eror fail severe"),
+    ("critical", b"critical crit crt fatal ftl panic emerg emergency alert dpanic"),
+)
+_WORDS: Final[dict[bytes, Level]] = {word: level for level, words in _SPELLINGS for word in words.split()}
 _ONLY_UPPER: Final = frozenset(b"trc vrb dbg inf wrn eror ftl crt log statement hint detail fine finer finest".split())
 """Too common as ordinary words, or as parts of them, to count in lower case; `http` and `config` need brackets."""
 _ONLY_ENCLOSED: Final = frozenset((b"http", b"config", b"silly", b"log", b"detail", b"hint", b"statement"))
@@ -67,12 +64,9 @@ _JSON: Final = re.compile(
 )
 _LOGFMT: Final = re.compile(rb'(?:^|[\s,])(?:level|lvl|severity|loglevel|log_level|log\.level)=["\']?([A-Za-z]+)')
 _GLOG: Final = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:\d\d|\[([VDIWEC]) [\d:. -]{6,40}")
-_WORD: Final = re.compile(
-    rb"("
-    + b"|".join(sorted((re.escape(word) for word in _WORDS), key=len, reverse=True))
-    + rb")(?:!(?=[ :])|(?![a-z0-9_.(=]))"
-)
-"""Searched in the lower-cased head without a look-behind: a pattern that begins with letters is found 3x faster."""
+_WORD: Final = re.compile(rb"(" + b"|".join(sorted(_WORDS, reverse=True)) + rb")(?:!(?=[ :])|(?![a-z0-9_.(=]))")
+"""Longer words come before their beginnings. It is searched in the lower-cased head, without a look-behind: a pattern
+that begins with letters is found 3x faster."""
 _NOT_BEFORE: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_./\\-")
 _TIME = (
     rb"(?:[+-]?\d[\d:.,/TZ+_-]*|\d*/?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}[/\d:]*"

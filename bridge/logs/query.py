@@ -1,0 +1,261 @@
+"""Params of get_sidecar_logs and a moment of the log -> a LogPage.
+
+Cursors and times become a range of positions per stream first; then lines are read from the end that the page lies at,
+and only as far as it takes. Runs in a worker thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..core.levels import RANK, LevelReader, may_continue
+from ..errors import CursorExpired, LogIoFailed, RequestCancelled
+from ..model import GetLogsParams, Level, LogEntry, LogPage
+from .cursor import STREAMS, Cursor, parse_cursor, prefix
+from .keeper import Keeper
+from .runs import TEXT_BYTES, Run, StreamReader, lines_of, merge_backward, merge_forward
+from .times import parse_rfc3339, rfc3339
+
+PAGE_BYTES: Final = 3 * 1024 * 1024
+"""Encoded size of a page, well under the message limit of 4 MiB."""
+ENTRY_BYTES: Final = 190
+"""Encoded size of an entry beside its text, at most."""
+_OPEN_S: Final = 10.0
+"""How long a reader waits for the log to be opened: the index of a large log may have to be written anew."""
+_LOOK_BACK: Final = (2 * 1024, 16 * 1024, 128 * 1024)
+"""How far, in bytes, the line is sought whose level a continuation line takes, in growing steps."""
+_BREATH_S: Final = 0.0005
+"""How long a reader works before it lets the event loop have the interpreter."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Range(NamedTuple):
+    """Positions of each stream between which entries are wanted."""
+
+    begins: list[int]
+    ends: list[int]
+
+
+class LogReader:
+    """A moment of a sidecar's log, to read pages and runs from. Close it."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        """Waits for the log to be opened. Raises LogIoFailed when that takes too long."""
+        if not keeper.ready.wait(_OPEN_S):
+            raise LogIoFailed("the log is still being opened", sidecar=keeper.sidecar)
+        self._sidecar = keeper.sidecar
+        self.streams = [StreamReader(number, moment) for number, moment in enumerate(keeper.moment())]
+
+    def close(self) -> None:
+        for stream in self.streams:
+            stream.close()
+
+    def ends(self) -> list[int]:
+        """Positions behind the last line of each stream."""
+        return [stream.end for stream in self.streams]
+
+    def chosen(self, log_type: str) -> list[StreamReader]:
+        """The streams that a `log_type` means."""
+        return [s for s in self.streams if log_type in ("all", STREAMS[s.stream])]
+
+    def _cursor(self, text: str, field: str) -> Cursor:
+        cursor = parse_cursor(text, field)
+        own = self.streams[cursor.stream]
+        # The gap behind an empty last line is the end of the log.
+        there = own.holds(cursor.position) or (cursor.position == own.end and own.holds(cursor.position - 1))
+        if cursor.epoch != own.epoch or not there:
+            raise CursorExpired(
+                f"{field}: the log file that the cursor points into is gone",
+                sidecar=self._sidecar,
+                detail={"field": field},
+            )
+        return cursor
+
+    def before(self, text: str, field: str) -> list[int]:
+        """Where entries older than a cursor end, per stream. Raises CursorExpired, InvalidParams."""
+        cursor = self._cursor(text, field)
+        return [
+            stream.line_at(cursor.position)
+            if stream.stream == cursor.stream
+            else stream.behind(2, cursor.seq, inclusive=stream.stream < cursor.stream)
+            for stream in self.streams
+        ]
+
+    def after(self, text: str, field: str) -> list[int]:
+        """Where entries newer than a cursor begin, per stream. Raises CursorExpired, InvalidParams."""
+        cursor = self._cursor(text, field)
+        return [
+            stream.line_behind(cursor.position)
+            if stream.stream == cursor.stream
+            else stream.behind(2, cursor.seq, inclusive=stream.stream < cursor.stream)
+            for stream in self.streams
+        ]
+
+    def range_of(self, params: GetLogsParams) -> Range:
+        """What the cursors and times of params leave. Raises CursorExpired, InvalidParams."""
+        begins = [0] * len(self.streams)
+        ends = self.ends()
+        if params.before is not None:
+            ends = self.before(params.before, "before")
+        if params.after is not None:
+            begins = self.after(params.after, "after")
+        if params.since is not None:
+            since = parse_rfc3339(params.since, "since")
+            begins = [max(b, s.behind(1, since, inclusive=False)) for b, s in zip(begins, self.streams, strict=True)]
+        if params.until is not None:
+            until = parse_rfc3339(params.until, "until")
+            ends = [min(e, s.behind(1, until, inclusive=True)) for e, s in zip(ends, self.streams, strict=True)]
+        return Range(begins, ends)
+
+    def level_before(self, stream: int, position: int) -> LevelReader:
+        """The state of levels in front of a line, as far as can be seen from a bounded stretch of log."""
+        state = LevelReader()
+        for limit in _LOOK_BACK:
+            runs: list[Run] = []
+            size = 0
+            for run in self.streams[stream].backward(position, block=min(limit, 16 * 1024)):
+                runs.append(run)
+                size += len(run.data)
+                if size >= limit:
+                    break
+            state = LevelReader()
+            for run in reversed(runs):
+                for _, line in lines_of(run):
+                    state.read(line)
+            if state.last is not None or size < limit:
+                break
+        return state
+
+
+class Maker:
+    """Runs -> entries, with what the lines before a run mean for their levels."""
+
+    def __init__(self, reader: LogReader, level: Level | None) -> None:
+        self._reader = reader
+        self._rank = -1 if level is None else RANK[level]
+
+    def entries(self, run: Run, newest: int | None = None) -> list[LogEntry]:
+        """The entries of a run that are wanted, oldest first; of its last `newest` lines where that is enough."""
+        state, known = LevelReader(), False
+        at = rfc3339(run.time_ms)
+        stream = STREAMS[run.stream]
+        start = prefix(self._reader.streams[run.stream].epoch, run.stream, run.seq)
+        rank = self._rank
+        entries = []
+        lines = lines_of(run)
+        if newest is not None and rank < 0:
+            lines = lines[max(len(lines) - newest, 0) :]
+        for position, line in lines:
+            if not known and may_continue(line):
+                state, known = self._reader.level_before(run.stream, position), True
+            level = state.read(line)
+            known = known or state.last is not None
+            if rank < 0 or (level is not None and RANK[level] >= rank):
+                text, truncated = text_of(line)
+                entries.append(LogEntry(at, stream, level, text, f"{start}{position:x}", truncated))
+        return entries
+
+
+def text_of(line: bytes) -> tuple[str, bool]:
+    """A line's text, and whether it had to be cut."""
+    if len(line) <= TEXT_BYTES or (len(line) == TEXT_BYTES + 1 and line.endswith(b"\r")):
+        return line.removesuffix(b"\r").decode("utf-8", "replace"), False
+    end = TEXT_BYTES
+    while end > TEXT_BYTES - 4 and line[end] & 0xC0 == 0x80:
+        end -= 1  # not within a character
+    return line[:end].decode("utf-8", "replace"), True
+
+
+def size_of(entry: LogEntry) -> int:
+    """Encoded size of an entry in bytes, at most."""
+    return ENTRY_BYTES + len(_encode(entry.text))
+
+
+class Page:
+    """One request for a page. `read` runs in a worker thread; `cancel` ends it early."""
+
+    def __init__(self, keeper: Keeper, params: GetLogsParams, max_bytes: int) -> None:
+        self._keeper = keeper
+        self._params = params
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def read(self) -> LogPage:
+        """Read the page. Raises CursorExpired, InvalidParams, LogIoFailed."""
+        reader = LogReader(self._keeper)
+        try:
+            if self._params.after is not None:
+                return self._next(reader)
+            return self._newest(reader)
+        except OSError as exc:
+            message = f"a log file cannot be read: {exc.strerror or exc}"
+            raise LogIoFailed(message, sidecar=self._keeper.sidecar) from exc
+        finally:
+            reader.close()
+
+    def _newest(self, reader: LogReader) -> LogPage:
+        """The newest entries of the range."""
+        begins, ends = reader.range_of(self._params)
+        runs = merge_backward(reader.chosen(self._params.log_type), ends, begins)
+        taken: list[LogEntry] = []
+        more = False
+        for entry in self._entries(reader, runs, newest=True):
+            if not self._fits(taken, entry):
+                more = True
+                break
+            taken.append(entry)
+        taken.reverse()
+        before = taken[0].cursor if more else None
+        after = taken[-1].cursor if taken and self._params.before is not None else None
+        return LogPage(taken, before, after)
+
+    def _next(self, reader: LogReader) -> LogPage:
+        """The oldest entries of the range."""
+        begins, ends = reader.range_of(self._params)
+        runs = merge_forward(reader.chosen(self._params.log_type), begins, ends)
+        taken: list[LogEntry] = []
+        more = False
+        for entry in self._entries(reader, runs, newest=False):
+            if not self._fits(taken, entry):
+                more = True
+                break
+            taken.append(entry)
+        assert self._params.after is not None
+        before = taken[0].cursor if taken else _gap_behind(self._params.after)
+        return LogPage(taken, before, taken[-1].cursor if more else None)
+
+    def _fits(self, taken: list[LogEntry], entry: LogEntry) -> bool:
+        if len(taken) >= self._params.lines:
+            return False
+        self._size += size_of(entry)
+        return self._size <= self._max_bytes or not taken
+
+    def _entries(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> Iterator[LogEntry]:
+        maker = Maker(reader, self._params.level)
+        pause_at = time.monotonic() + _BREATH_S
+        for run in runs:
+            if time.monotonic() > pause_at:
+                if self._cancelled.is_set():
+                    raise RequestCancelled("the request was cancelled", sidecar=self._keeper.sidecar)
+                time.sleep(0)
+                pause_at = time.monotonic() + _BREATH_S
+            if newest:
+                yield from reversed(maker.entries(run, self._params.lines + 1))
+            else:
+                yield from maker.entries(run)
+
+
+def _gap_behind(text: str) -> str:
+    """A cursor between the entry of a cursor and the next one."""
+    cursor = parse_cursor(text, "after")
+    return str(cursor._replace(position=cursor.position + 1))

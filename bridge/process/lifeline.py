@@ -90,7 +90,8 @@ class Lifeline:
             os.close(null)
         self._pipe = write_end
         for line in self._trees.values():
-            self._tell(line)
+            self._backlog += line
+        self._flush()
 
     def add(self, mark: int, group: int, stop_signal: int, timeout_s: float) -> None:
         """A tree was started; `timeout_s` is what it may take after its stop signal."""
@@ -154,7 +155,7 @@ class Lifeline:
 
     def _flush(self) -> None:
         self._cancel_timer()
-        if self._pipe is None:
+        if self._pipe is None or not self._backlog:
             return
         with suppress(BrokenPipeError):  # Dead: SIGCHLD is on its way, and the next one is told everything.
             try:

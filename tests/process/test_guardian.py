@@ -131,14 +131,16 @@ def test_an_orderly_end_takes_the_guardian_along(bridges: list[Bridge], token: s
 
 
 def test_a_killed_guardian_is_replaced_and_the_new_one_works(bridges: list[Bridge], token: str) -> None:
-    bridge = Bridge("marks", token, "CHILDREN_IN_OWN_SESSIONS")
+    bridge = Bridge("marks", token, "IGNORES_TERM")
     bridges.append(bridge)
     os.kill(bridge.guardian, signal.SIGKILL)
     assert bridge.line() == "lost"
     second = bridge.ask_guardian()
     assert second != bridge.guardian
+    until_blocking(lambda: int(status_field(second, "SigIgn"), 16) & 1 << signal.SIGTERM - 1 != 0, 5)
     bridge.kill()
-    until_blocking(lambda: sighted(token) == [], GONE_S)
+    # It was told of the trees: who is unknown to it has no grace.
+    assert until_blocking(lambda: sighted(token) == [], GONE_S) > GRACE_S / 2
     until_blocking(lambda: not is_running(second), GUARDIAN_GONE_S)
 
 

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
+from msgspec import Raw
+
 from .. import contract, model
 from ..errors import BridgeError, InvalidParams, RequestCancelled
 from .messages import METHOD_NOT_FOUND, Fault, Request, encode_fault, encode_result, shorten
@@ -41,7 +43,7 @@ CANCELLED: Final = Fault(RequestCancelled.code, RequestCancelled.kind, "The requ
 
 
 class _Row(NamedTuple):
-    reader: ParamsReader
+    read: Callable[[Raw], model.Params]
     method: Callable[[model.Params], Any]
     """The handler as jsonrpcserver wants it: returns a result of that package and never raises."""
 
@@ -53,9 +55,10 @@ class Dispatcher:
         unknown = handlers.keys() - contract.METHODS.keys()
         if unknown:
             raise ValueError(f"not in the contract: {', '.join(sorted(unknown))}")
-        self._json_rpc = _load()
+        self._json_rpc = rpc = _load()
+        self._call, self._request, self._no_id, self._no_context = rpc.call, rpc.request, rpc.no_id, rpc.no_context
         self._rows = {
-            name: _Row(ParamsReader(contract.METHODS[name].params), self._guard(name, handler))
+            name: _Row(ParamsReader(contract.METHODS[name].params).read, self._guard(name, handler))
             for name, handler in handlers.items()
         }
 
@@ -66,11 +69,10 @@ class Dispatcher:
         if row is None:
             return Fault(METHOD_NOT_FOUND, "method_not_found", f"There is no method {shorten(name)}.")
         try:
-            params = row.reader.read(request.params)
+            params = row.read(request.params)
         except InvalidParams as error:
             return _fault_of(error, name)
-        rpc = self._json_rpc
-        outcome = _unwrap(name, rpc.call(rpc.request(name, [params], rpc.no_id), rpc.no_context, row.method))
+        outcome = _unwrap(name, self._call(self._request(name, [params], self._no_id), self._no_context, row.method))
         if isinstance(outcome, Success) and hasattr(outcome.value, "__await__"):
             return self._finish(name, outcome.value)
         return outcome

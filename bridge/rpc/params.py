@@ -39,18 +39,19 @@ _VALUE: Final = re.compile(r"(?P<said>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTAL
 class ParamsReader:
     """Reads the params of one method."""
 
-    __slots__ = ("_decoder", "_field_decoders", "_fields", "_struct")
+    __slots__ = ("_decoder", "_field_decoders", "_fields", "_optional", "_struct")
 
     def __init__(self, struct: type[model.Params]) -> None:
         self._struct = struct
         self._decoder = msgspec.json.Decoder(struct)
         self._fields: dict[str, FieldInfo] = {field.encode_name: field for field in fields(struct)}
+        self._optional = not any(field.required for field in fields(struct))
         self._field_decoders: dict[str, msgspec.json.Decoder[Any]] = {}
 
     def read(self, params: Raw) -> model.Params:
         """Raises InvalidParams, whose message names the field and what was expected."""
-        if params is ABSENT:
-            return self._build({})
+        if params is ABSENT and self._optional:
+            return self._struct()
         text = bytes(params)
         if text[:1] == b"{":
             try:

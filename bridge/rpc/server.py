@@ -9,7 +9,7 @@ while: first requests wait here, then in the pipe. Framing is in `core.lines`, m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import anyio
@@ -51,14 +51,13 @@ MESSAGE_BYTES_MIN: Final = 4096
 class _Call:
     """A request on its way: waiting for its turn, or running."""
 
-    __slots__ = ("batch", "cancelled", "given_id", "key", "message", "scope", "size")
+    __slots__ = ("batch", "cancelled", "given_id", "message", "scope", "size")
 
-    def __init__(self, message: Request | Outcome, given_id: bytes | None, batch: Batch | None, size: int) -> None:
+    def __init__(self, message: Request | Outcome, given_id: bytes | None, size: int) -> None:
         self.message = message
         self.given_id = given_id
-        self.batch = batch
         self.size = size
-        self.key = None if given_id is None else id_key(given_id)
+        self.batch: Batch | None = None
         self.cancelled = False
         self.scope: anyio.CancelScope | None = None
 
@@ -95,7 +94,7 @@ class RpcServer:
         self._queue_bytes = 0
         self._running = 0
         self._inline = 0
-        self._known: dict[bytes | str | None, list[_Call]] = {}  # calls that can be cancelled, by the key of their id
+        self._known: dict[bytes | str, list[_Call]] = {}  # calls that can be cancelled, by the key of their id
         self._pending = anyio.Event()  # there is something to write
         self._changed = anyio.Event()  # room was made, or a call ended
         self.messages_in = 0
@@ -166,68 +165,80 @@ class RpcServer:
             while chunk := await source.read():
                 self._inline = 0
                 for line in splitter.feed(chunk):
-                    await self._accept(line)
+                    for call in self._calls(line):
+                        if self._admit(call):
+                            await self._give_way()
                 self._write_now()
                 # Others get their turn, also from a client that never lets the input run dry.
                 await checkpoint()
             last = splitter.end()
             if last is not None:
-                await self._accept(last)
+                for call in self._calls(last):
+                    self._admit(call)
                 self._write_now()
         finally:
             source.close()
 
-    async def _accept(self, line: bytes | LineTooLong) -> None:
-        """Take one line: begin what it asks for, or keep it for later."""
+    def _calls(self, line: bytes | LineTooLong) -> Sequence[_Call]:
+        """What one line asks for."""
         if isinstance(line, LineTooLong):
             self.messages_in += 1
             message = f"The line is longer than the message limit of {self._line_bytes_max} bytes."
-            await self._admit(_Call(Fault(INVALID_REQUEST, "invalid_request", message), NULL_ID, None, 0))
-            return
+            return (_Call(Fault(INVALID_REQUEST, "invalid_request", message), NULL_ID, 0),)
         line = line.strip(b" \t\r")
         if not line:
-            return
+            return ()
         self.messages_in += 1
         parsed = parse(line)
-        if isinstance(parsed, list):
-            for call in self._batch(parsed, len(line)):
-                await self._admit(call)
-        elif parsed is not None:
-            await self._admit(self._call(parsed, None, len(line)))
+        if isinstance(parsed, Request):
+            return (self._call(parsed, len(line)),)
+        if parsed is None:
+            return ()
+        if isinstance(parsed, Fault):
+            return (self._call(parsed, len(line)),)
+        return self._batch(parsed, len(line))
 
-    def _batch(self, members: list[Request | Fault | None], size: int) -> list[_Call]:
-        calls = [self._call(member, None, size // len(members)) for member in members if member is not None]
+    def _batch(self, members: list[Request | Fault | None], size: int) -> Sequence[_Call]:
+        calls = [self._call(member, size // len(members)) for member in members if member is not None]
         ids = [len(call.given_id) for call in calls if call.given_id is not None]
         batch = Batch(ids, self._answer_bytes_max)
         if not batch.fits:
             message = f"The answers to a batch of {len(members)} requests do not fit into the message limit."
-            return [_Call(Fault(INVALID_REQUEST, "invalid_request", message), NULL_ID, None, 0)]
+            return (_Call(Fault(INVALID_REQUEST, "invalid_request", message), NULL_ID, 0),)
         for call in calls:
             call.batch = batch
         return calls
 
-    def _call(self, message: Request | Fault, batch: Batch | None, size: int) -> _Call:
+    def _call(self, message: Request | Fault, size: int) -> _Call:
         if isinstance(message, Fault):
-            given_id: bytes | None = message.id
+            given_id = message.id
+        elif message.id is ABSENT:
+            return _Call(message, None, size)
         else:
-            given_id = None if message.id is ABSENT else bytes(message.id)
-        if given_id is not None and len(given_id) > self._answer_bytes_max // 2:
+            given_id = bytes(message.id)
+        if len(given_id) > self._answer_bytes_max // 2:
             message = Fault(INVALID_REQUEST, "invalid_request", "The id is longer than half the message limit.")
             given_id = NULL_ID
-        return _Call(message, given_id, batch, size)
+        return _Call(message, given_id, size)
 
-    async def _admit(self, call: _Call) -> None:
-        if isinstance(call.message, Request) and call.message.method == CANCEL_REQUEST:
+    def _admit(self, call: _Call) -> bool:
+        """Begin a request, or keep it for later. True when others should get a turn before the next one."""
+        message = call.message
+        if isinstance(message, Request) and message.method == CANCEL_REQUEST:
             # Overtakes what waits, or it could never cancel it. Its own answer has to wait like any other.
-            self._cancel(cancelled_id(call.message.params))
+            self._cancel(cancelled_id(message.params))
             call.message = Success(CANCEL_REQUEST, None)
         if not self._queue and self._may_begin():
-            await self._begin(call)
-            return
+            return self._begin(call)
         self._queue.append(call)
         self._queue_bytes += call.size + CALL_BYTES
         self._know(call)
+        return self._queue_bytes > QUEUE_BYTES_MAX
+
+    async def _give_way(self) -> None:
+        self._inline = 0
         self._write_now()
+        await checkpoint()
         while self._queue_bytes > QUEUE_BYTES_MAX:
             await self._change()
 
@@ -243,30 +254,28 @@ class RpcServer:
                 call = self._queue.popleft()
                 self._queue_bytes -= call.size + CALL_BYTES
                 self._forget(call)
-                await self._begin(call)
-                if self._queue_bytes <= QUEUE_BYTES_MAX:
-                    self._note_change()
+                if self._begin(call):
+                    self._inline = 0
+                    self._write_now()
+                    await checkpoint()
             self._write_now()
+            self._note_change()
             await self._change()
 
-    async def _begin(self, call: _Call) -> None:
-        if not isinstance(call.message, Request):
-            self._answer(call, call.message)
-        elif call.cancelled:
-            self._answer(call, CANCELLED)
-        else:
-            outcome = self._dispatcher.begin(call.message)
+    def _begin(self, call: _Call) -> bool:
+        """Answer a request, or start a task that will. True when others should get a turn before the next one."""
+        message = call.message
+        if isinstance(message, Request):
+            outcome = CANCELLED if call.cancelled else self._dispatcher.begin(message)
             if not isinstance(outcome, Success | Fault):
                 self._start(call, outcome)
                 # It takes its first step before the next request begins: requests begin in the order they came.
-                await checkpoint()
-                return
-            self._answer(call, outcome)
+                return True
+        else:
+            outcome = message
+        self._answer(call, outcome)
         self._inline += 1
-        if self._inline >= INLINE_MAX:
-            self._inline = 0
-            self._write_now()
-            await checkpoint()
+        return self._inline >= INLINE_MAX
 
     def _start(self, call: _Call, work: Coroutine[Any, Any, Outcome]) -> None:
         call.message = CANCELLED  # lets go of the line that the request is a view of
@@ -290,15 +299,16 @@ class RpcServer:
 
     def _know(self, call: _Call) -> None:
         if call.given_id is not None:
-            self._known.setdefault(call.key, []).append(call)
+            self._known.setdefault(id_key(call.given_id), []).append(call)
 
     def _forget(self, call: _Call) -> None:
         if call.given_id is None:
             return
-        calls = self._known[call.key]
+        key = id_key(call.given_id)
+        calls = self._known[key]
         calls.remove(call)
         if not calls:
-            del self._known[call.key]
+            del self._known[key]
 
     def _cancel(self, key: bytes | str | None) -> None:
         if key is not None:

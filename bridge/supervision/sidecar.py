@@ -182,15 +182,20 @@ class Sidecar:
         """Restart it from whatever state; with `wait` return once it runs again. Raises every error of a start."""
         await self._request_up(lc.RestartRequested(), wait)
 
-    async def stop(self, *, wait: bool, force: bool, cause: m.ExitCause = "stop_requested") -> None:
-        """Stop it; with `wait` return once nothing of it is alive."""
+    def begin_stop(self, *, force: bool, cause: m.ExitCause) -> Callable[[], Awaitable[None]]:
+        """Stop it. What is returned must be called: it waits until nothing of it is alive."""
         waiter = self._stops.enter()
-        try:
-            self.feed(lc.StopRequested(force, cause))
-            if wait and self.life.state not in ("stopped", "failed"):
-                await self._stops.outcome(waiter)
-        finally:
-            self._stops.forget(waiter)
+        self.feed(lc.StopRequested(force, cause))
+        at_rest = self.life.state in ("stopped", "failed")
+
+        async def finish() -> None:
+            try:
+                if not at_rest:
+                    await self._stops.outcome(waiter)
+            finally:
+                self._stops.forget(waiter)
+
+        return finish
 
     async def _request_up(self, event: lc.Event, wait: bool) -> None:
         waiter = self._starts.enter()
@@ -458,6 +463,8 @@ class Sidecar:
         self.feed(lc.Spawned(attempt.number))
 
     def _startup_over(self, attempt: Attempt) -> None:
+        if attempt.leaving:
+            return
         seconds = f"{self.settings.startup_timeout:g} s"
         check = attempt.last_check
         last = f" Last check: {check.error}." if check is not None and check.error else ""
@@ -481,8 +488,9 @@ class Sidecar:
         ran = life.running_since
         ended_at = anyio.current_time()
         uptime_s = ended_at - ran if ran is not None else None
-        await self._end_checks(attempt)
+        self._call_off_checks(attempt)
         await output.flush(DRAIN_S)
+        await self._end_checks(attempt)
         attempt.exit = self._exit_of(ended, cause, uptime_s, output)
         self._last_exit = attempt.exit
         extinct = not process.members()
@@ -569,7 +577,9 @@ class Sidecar:
             cwd=self.settings.cwd,
             run_tool=partial(self._run_check, attempt),
         )
-        if self.settings.health.kind in ("http", "tcp") and not attempt.over:
+        if attempt.over:
+            result = CheckResult(False, result.latency_s, result.status_code, "its end had begun")
+        elif self.settings.health.kind in ("http", "tcp"):
             result = self._verify_owner(attempt, result)
         check = m.HealthCheck(
             at=self._around.now(),
@@ -586,6 +596,8 @@ class Sidecar:
     async def _run_check(self, attempt: Attempt, argv: tuple[str, ...], **how: Any) -> ToolResult:
         """Run a check's command as part of the attempt's tree: it is ended with it."""
         result: ToolResult | None = None
+        if attempt.over:
+            return ToolResult(None, [])
 
         async def run() -> None:
             nonlocal result
@@ -644,6 +656,10 @@ class _Watched:
         self._sidecar = sidecar
         self._attempt = attempt
 
+    def _tell(self, event: lc.Event) -> None:
+        if not self._attempt.leaving:
+            self._sidecar.feed(event)
+
     async def wait_for_line(self) -> None:
         await self._sidecar.wait_for_line()
 
@@ -651,13 +667,13 @@ class _Watched:
         return await self._sidecar.make_check()
 
     def became_ready(self) -> None:
-        self._sidecar.feed(lc.BecameReady(self._attempt.number))
+        self._tell(lc.BecameReady(self._attempt.number))
 
     def check_passed(self, check: m.HealthCheck) -> None:
-        self._sidecar.feed(lc.CheckPassed(self._attempt.number))
+        self._tell(lc.CheckPassed(self._attempt.number))
 
     def check_failed(self, check: m.HealthCheck) -> None:
-        self._sidecar.feed(lc.CheckFailed(self._attempt.number, check.error or "no reason"))
+        self._tell(lc.CheckFailed(self._attempt.number, check.error or "no reason"))
 
     def start_check_failed(self, check: m.HealthCheck) -> None:
         self._sidecar.report_waiting(self._attempt, check)

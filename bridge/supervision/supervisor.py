@@ -1,12 +1,17 @@
 """All sidecars of a bridge: names, order, the end.
 
 Starts follow `depends_on`, stops go against it, and each sidecar's transitions run in tasks of their own, so that a
-slow one delays no other. What one sidecar does is decided in `sidecar` and `core.lifecycle`.
+slow one delays no other and a caller who gives up ends nothing but his waiting. What one sidecar does is decided in
+`sidecar` and `core.lifecycle`.
+
+A sidecar is *falling* while a stop that was asked for still waits for those that depend on it. It may run on until
+its turn comes, but nothing starts it any more: what had no process, or loses it meanwhile, is stopped at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 
 import anyio
 
@@ -14,7 +19,7 @@ from bridge import errors
 from bridge import model as m
 from bridge.core import lifecycle as lc
 
-from .jobs import start_job
+from .jobs import Job, start_job
 from .sidecar import Sidecar, Surroundings
 
 
@@ -25,6 +30,8 @@ class Supervisor:
         self.sidecars: dict[str, Sidecar] = {}
         self._around: Surroundings | None = None
         self._closing = False
+        self._falling: Counter[str] = Counter()
+        self._fell = anyio.Event()
 
     def adopt(self, around: Surroundings, sidecars: Iterable[Sidecar]) -> None:
         """Take the sidecars into care; called once."""
@@ -49,14 +56,9 @@ class Supervisor:
 
     def autostart(self) -> None:
         """Begin to start what starts with the bridge; each waits for what it depends on."""
-        assert self._around is not None
         for sidecar in self.sidecars.values():
             if sidecar.settings.autostart:
-                start_job(self._around.tasks, self._autostart, sidecar)
-
-    async def _autostart(self, sidecar: Sidecar) -> None:
-        if not self._closing and sidecar.life.state == "stopped" and sidecar.life.attempt == 0:
-            await sidecar.start(wait=False, origin=lc.Origin.AUTOSTART)
+                sidecar.feed(lc.StartRequested(lc.Origin.AUTOSTART))
 
     async def start(self, name: str | None, *, wait: bool) -> m.SidecarStatus:
         """Start a sidecar, and before it what it depends on."""
@@ -76,25 +78,25 @@ class Supervisor:
         sidecar = self.find(name)
         if self._closing:
             raise errors.ShuttingDown("The bridge is ending and starts nothing more.", sidecar=sidecar.name)
+        if self._falling[sidecar.name]:
+            raise errors.StoppedWhileStarting(
+                f"{sidecar.name} is being stopped, as soon as what depends on it has ended.", sidecar=sidecar.name
+            )
         return sidecar
 
     async def stop(self, name: str | None, *, wait: bool, force: bool) -> m.SidecarStatus:
         """Stop a sidecar, and before it what depends on it."""
         sidecar = self.find(name)
         self._note(sidecar, "stop_requested", "A stop was requested." + (" It is forced." if force else ""))
+        job = self._stop_in_order([sidecar], lc.StopRequested(force, "stop_requested"))
         if wait:
-            await self._stop_in_order([sidecar], force=force, cause="stop_requested")
-        elif self._standing_dependents(sidecar):
-            assert self._around is not None
-            start_job(self._around.tasks, lambda: self._stop_in_order([sidecar], force=force, cause="stop_requested"))
-        else:
-            await sidecar.stop(wait=False, force=force)
+            await job.done.wait()
         return sidecar.status()
 
     async def shutdown(self) -> None:
         """Stop everything; from here on nothing starts. Returns once nothing is alive. Many may wait."""
         self._closing = True
-        await self._stop_in_order(list(self.sidecars.values()), force=False, cause="shutdown")
+        await self._stop_in_order(list(self.sidecars.values()), lc.StopRequested(False, "shutdown")).done.wait()
 
     def kill(self) -> None:
         """Kill whatever a shutdown still asks politely."""
@@ -106,22 +108,51 @@ class Supervisor:
     def closing(self) -> bool:
         return self._closing
 
-    async def _stop_in_order(self, targets: list[Sidecar], *, force: bool, cause: m.ExitCause) -> None:
-        """Stop the targets and all that depends on them, dependents first, unrelated ones side by side."""
+    def _stop_in_order(self, targets: list[Sidecar], how: lc.StopRequested) -> Job:
+        """Begin to stop the targets and all that depends on them, dependents first, unrelated ones side by side.
+
+        What need not wait is being stopped when this returns.
+        """
         wanted: dict[str, Sidecar] = {}
         for target in targets:
             self._collect(target, wanted)
+        begun: dict[str, Callable[[], Awaitable[None]]] = {}
+        for name, sidecar in reversed(wanted.items()):
+            if self._is_leant_on(sidecar):
+                self._falling[name] += 1
+                _keep_down(sidecar, how)
+            else:
+                begun[name] = sidecar.begin_stop(force=how.force, cause=how.cause)
+        assert self._around is not None
+        return start_job(self._around.tasks, self._finish_stops, wanted, begun, how)
+
+    async def _finish_stops(
+        self, wanted: dict[str, Sidecar], begun: dict[str, Callable[[], Awaitable[None]]], how: lc.StopRequested
+    ) -> None:
         gone = {name: anyio.Event() for name in wanted}
 
-        async def stop_one(sidecar: Sidecar) -> None:
-            for dependent in self._dependents(sidecar):
-                await gone[dependent.name].wait()
-            await sidecar.stop(wait=True, force=force, cause=cause)
-            gone[sidecar.name].set()
+        async def stop_one(name: str, sidecar: Sidecar) -> None:
+            if name in begun:
+                await begun[name]()
+            else:
+                async with anyio.create_task_group() as waiting:
+                    waiting.start_soon(_stay_down, sidecar, how)
+                    for dependent in self._dependents(sidecar):
+                        await gone[dependent.name].wait()
+                    waiting.cancel_scope.cancel()
+                finish = sidecar.begin_stop(force=how.force, cause=how.cause)
+                self._has_fallen(name)
+                await finish()
+            gone[name].set()
 
         async with anyio.create_task_group() as tasks:
-            for sidecar in wanted.values():
-                tasks.start_soon(stop_one, sidecar)
+            for name, sidecar in wanted.items():
+                tasks.start_soon(stop_one, name, sidecar)
+
+    def _has_fallen(self, name: str) -> None:
+        self._falling[name] -= 1
+        fell, self._fell = self._fell, anyio.Event()
+        fell.set()
 
     def _collect(self, sidecar: Sidecar, into: dict[str, Sidecar]) -> None:
         if sidecar.name not in into:
@@ -132,17 +163,24 @@ class Supervisor:
     def _dependents(self, sidecar: Sidecar) -> list[Sidecar]:
         return [other for other in self.sidecars.values() if sidecar.name in other.settings.depends_on]
 
-    def _standing_dependents(self, sidecar: Sidecar) -> bool:
-        return any(other.life.state not in ("stopped", "failed") for other in self._dependents(sidecar))
+    def _is_leant_on(self, sidecar: Sidecar) -> bool:
+        """Whether something stands that depends on it, be it by others that are down."""
+        above: dict[str, Sidecar] = {}
+        self._collect(sidecar, above)
+        return any(each.life.state not in ("stopped", "failed") for each in above.values() if each is not sidecar)
 
     async def ensure_up(self, name: str, origin: lc.Origin) -> lc.Failure | None:
         """See that a sidecar runs which another one depends on; None once it does, else why it does not."""
         sidecar = self.sidecars[name]
         automatic = origin is not lc.Origin.OPERATOR
-        while sidecar.life.state != "running":
+        while sidecar.life.state != "running" or self._falling[name]:
             if self._closing:
                 return _not_running(name, "shutting_down", "The bridge is ending.")
-            if automatic and sidecar.life.state == "backoff":
+            if self._falling[name]:
+                await self._fell.wait()
+                continue
+            if automatic and sidecar.life.state in ("backoff", "stopping"):
+                # What follows is decided by its own rules; a start now would pass over its backoff and its limit.
                 await sidecar.changed()
                 continue
             if automatic and sidecar.life.state == "failed":
@@ -161,6 +199,19 @@ class Supervisor:
     def _note(self, sidecar: Sidecar, kind: str, message: str) -> None:
         assert self._around is not None
         self._around.journal.record(sidecar.name, kind, message)
+
+
+def _keep_down(sidecar: Sidecar, how: lc.StopRequested) -> None:
+    """Stop what has no process that others could depend on."""
+    state = sidecar.life.state
+    if state in ("stopping", "backoff") or (state == "starting" and sidecar.process is None):
+        sidecar.feed(how)
+
+
+async def _stay_down(sidecar: Sidecar, how: lc.StopRequested) -> None:
+    while True:
+        _keep_down(sidecar, how)
+        await sidecar.changed()
 
 
 def _not_running(name: str, kind: str, message: str) -> lc.Failure:

@@ -136,7 +136,7 @@ def _is_level(head: bytes, match: re.Match[bytes]) -> bool:
     raw, word = head[start:end], match[1]
     before, behind = head[start - 1 : start], head[end : end + 1]
     upper = raw.isupper()
-    closed = behind in (b"]", b">", b")", b"|")
+    closed = behind in (b"]", b">", b")", b"|") or (before == b"[" and head[end:].lstrip(b" ")[:1] == b"]")
     if closed or (behind == b"/" and b"]" in head[end:]):
         # [error], <warn>, (info), |WARN|, [core:error], 12:00:00: INFO/MainProcess]
         opened = before in (b"[", b"<", b"(", b"|", b":", b" ")
@@ -149,10 +149,10 @@ def _is_level(head: bytes, match: re.Match[bytes]) -> bool:
         return False
     if behind == b":" and before == b":" and upper:
         return True  # Chromium: [pid:tid:date/time:ERROR:file.cc(12)]
-    separated = behind in (b":", b"\t", b"|", b"!") or head[end : end + 2] in (b" -", b"  ", b" :", b" |")
+    separated = behind in (b":", b"\t", b"|", b"!") or head[end : end + 2] in (b" -", b"  ", b" :", b" |", b" [")
     prefix = head[:start]
     if not prefix.strip():
-        return upper or separated or (word == b"fail" and behind == b":")
+        return upper or separated or behind == b"["
     if not (upper or separated or prefix == b"npm "):
         return False
     if _PLAIN_PREFIX.fullmatch(prefix) is not None:

@@ -201,8 +201,9 @@ class Capture:
         new = keeper.lines - lines_before
         if new:
             self.lines_captured += new
-            if keeper.on_lines is not None:
-                keeper.on_lines()
+            on_lines = keeper.on_lines  # the loop's thread may take it away
+            if on_lines is not None:
+                on_lines()
         if keeper.fault is not None or self._faulty:
             self._note(keeper)
 

@@ -239,7 +239,7 @@ class Follower:
                     return
                 due.next_s = time.monotonic() + INTERVAL_S
                 due.news = False
-                joining, due.joining = due.joining, []
+                joining = list(due.joining)
                 subscriptions = list(due.subscriptions)
             self._serve(due, subscriptions, joining)
 
@@ -261,12 +261,14 @@ class Follower:
         except (BridgeError, OSError):
             # Still being opened, or no descriptor is left: a later turn begins where this one did.
             with self._changed:
-                feed.joining = joining + feed.joining
                 feed.news = True
                 feed.next_s = time.monotonic() + RETRY_S
             return
         with self._changed:
-            feed.subscriptions += [s for s in joining if not s.closed]
+            for subscription in joining:
+                if subscription in feed.joining:  # it was not ended meanwhile
+                    feed.joining.remove(subscription)
+                    feed.subscriptions.append(subscription)
             feed.news = feed.news or not complete
             feed.posted = bool(batches)
         if batches and not self._post(lambda: self._deliver(feed, batches)):

@@ -178,8 +178,8 @@ def test_schema_check_names_what_was_changed_removed_or_added(tmp_path: Path) ->
     (folder / removed).unlink()
     done = run("schema", "--check", "--folder", str(folder))
     assert done.code == 1
-    assert "openrpc.json is stale" in done.err
-    assert f"{removed} is stale" in done.err
+    assert f"{folder / 'openrpc.json'}: differs" in done.err
+    assert f"{folder / removed}: missing" in done.err
 
     assert run("schema", "--write", "--folder", str(folder)).code == 0
     assert run("schema", "--check", "--folder", str(folder)).code == 0

@@ -36,14 +36,14 @@ def main(argv: list[str]) -> int:
         schema.write(folder)
         print(f"{folder} is up to date")
         return 0
-    print(schema.text())
+    print(schema.files()[schema.DOCUMENT], end="")
     return 0
 
 
 def _check(folder: Path) -> int:
     stale = schema.stale(folder)
-    for name in stale:
-        print(f"{folder / name} is stale", file=sys.stderr)
+    for finding in stale:
+        print(folder / finding, file=sys.stderr)
     if stale:
         print(f"`sidecar-bridge schema --write --folder {folder}` writes what is due", file=sys.stderr)
         return 1

@@ -74,6 +74,14 @@ def test_an_exit_is_noticed_although_a_grandchild_holds_the_pipes_and_the_grandc
         assert not [pid for pid in old if survivors.alive(pid)]
 
 
+def test_an_exit_is_noticed_although_a_descendant_fills_the_pipes(kit: Kit) -> None:
+    script = f"(exec setsid yes {kit.token}) & sleep 1; exit 3"
+    with kit.bridge(kit.config(web=kit.program(["sh", "-c", script], restart="never"))) as bridge:
+        bridge.start()
+        assert bridge.wait_state("web", "failed", 10)["status"]["last_exit"]["code"] == 3
+        assert kit.alive() == []
+
+
 def test_the_last_words_of_a_crash_are_kept(kit: Kit) -> None:
     web = kit.server("--stderr-lines", "2000", "--exit-but", "1", str(kit.work / "starts"), max_restarts=0)
     with kit.bridge(kit.config(web=web)) as bridge:

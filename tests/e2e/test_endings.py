@@ -195,6 +195,8 @@ def test_the_death_of_the_named_parent_ends_the_bridge(kit: Kit) -> None:
         start_family(kit, bridge)
         parent.kill()
         parent.wait(5)
+        # It is noticed within 1 s.
+        bridge.wait_for("bridge_closing", timeout=2)
         assert bridge.wait_exit(10) == 0
         assert bridge.of("bridge_closing")[-1]["reason"] == "parent_died"
         assert kit.alive() == []

@@ -106,6 +106,13 @@ def test_checks_never_go_through_a_proxy(kit: Kit) -> None:
         assert bridge.start()["health"] == "healthy"
 
 
+def test_a_check_reads_no_body_that_never_ends(kit: Kit) -> None:
+    with kit.bridge(kit.config(web=kit.server("--endless-body", health={"timeout": 1}))) as bridge:
+        assert bridge.start()["health"] == "healthy"
+        for _ in range(3):
+            assert bridge.call("check_sidecar_health")["ok"]
+
+
 def test_a_tcp_check_is_content_with_a_connection(kit: Kit) -> None:
     health = {"tcp": "127.0.0.1:{port}", "interval": 0.1, "retry_interval": 0.05, "failure_threshold": 2}
     web = kit.sidecar("--port", "{port}", "--tcp-only", "--ready-after", "0.3", port=0, health=health)

@@ -68,6 +68,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag("--warm-up", type=float, default=0.0, metavar="S", help="answer 503 for the first S seconds")
     flag("--status", type=int, default=200, help="status of health answers")
     flag("--hang", action="store_true", help="accept and never answer")
+    flag("--endless-body", action="store_true", help="answer 200 and a body without end")
     flag("--tcp-only", action="store_true", help="accept and close, no HTTP")
     flag("--serve-in-child", action="store_true", help="a child of this process owns the port")
     flag("--ignore-term", action="store_true", help="ignore SIGTERM, SIGINT and SIGHUP, in children too")
@@ -271,6 +272,10 @@ def converse(connection: socket.socket, behaviour: Behaviour, options: argparse.
                     answer(connection, 200, os.environ.get(parts[1], "<unset>"))
                 elif behaviour.hang:
                     threading.Event().wait()
+                elif options.endless_body:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while True:
+                        connection.sendall(b"x" * REQUEST_BYTES_MAX)
                 elif time.monotonic() - behaviour.started < options.warm_up:
                     answer(connection, 503, "warming up")
                 else:

@@ -49,7 +49,7 @@ def main() -> int:
         print(f"sidecar-bridge {__version__}")
         return EXIT_OK
     if command in ("--help", "-h"):
-        print(USAGE, end="")
+        print(USAGE, end="", file=sys.stdout if argv else sys.stderr)
         return EXIT_OK if argv else EXIT_USAGE
     print(f"sidecar-bridge: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
     return EXIT_USAGE

@@ -36,6 +36,11 @@ class LineSplitter:
         self._held_bytes = 0
         self._discarding = False
 
+    @property
+    def held_bytes(self) -> int:
+        """What is kept of the unfinished line."""
+        return self._held_bytes
+
     def feed(self, chunk: bytes) -> list[bytes | LineTooLong]:
         """Take the next bytes of the stream and return the lines that they complete."""
         pieces = chunk.split(b"\n")

@@ -132,8 +132,10 @@ def _no_request(expected: str, given_id: bytes = NULL_ID) -> Fault:
 
 
 def _unreadable(error: Exception) -> Fault:
-    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).removeprefix("JSON is ")
-    return Fault(PARSE_ERROR, "parse_error", f"The line is not valid JSON: {reason[:QUOTED_CHARS_MAX]}.")
+    if isinstance(error, RecursionError):
+        return Fault(PARSE_ERROR, "parse_error", "The line is nested too deeply.")
+    reason = str(error).removeprefix("JSON is malformed: ")[:QUOTED_CHARS_MAX]
+    return Fault(PARSE_ERROR, "parse_error", f"The line is not valid JSON: {reason[:1].lower()}{reason[1:]}.")
 
 
 def shorten(text: str) -> str:

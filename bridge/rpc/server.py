@@ -290,9 +290,10 @@ class RpcServer:
         try:
             with scope:
                 outcome = await work
+        finally:
+            # Also when the cancellation came from elsewhere: every request is answered.
             self._answer(call, outcome)
             self._pending.set()
-        finally:
             self._running -= 1
             self._forget(call)
             self._note_change()

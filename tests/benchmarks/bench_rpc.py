@@ -1,8 +1,8 @@
 """Round trips and throughput of the bridge's JSON-RPC against a bare Python loop and vscode-jsonrpc, in one run.
 
-    python -m tests.benchmarks.bench_rpc [--node FOLDER_WITH_NODE_MODULES] [--rounds N]
+    python -m tests.benchmarks.bench_rpc [--node FOLDER_WITH_NODE_MODULES] [--rounds N] [--real]
 
-All answer a ping with a result of 236 bytes. The bare loop (readline, msgspec decode, encode, write) is the floor of
+All answer a ping with a result of 236 bytes; with --real it is `python -m bridge serve`, and all answer "pong". The bare loop (readline, msgspec decode, encode, write) is the floor of
 what Python can do. Absolute figures depend on the machine; the ratios are what counts.
 """
 
@@ -27,7 +27,7 @@ BARE = """
 import sys, msgspec
 decode, encode = msgspec.json.decode, msgspec.json.encode
 write, flush = sys.stdout.buffer.write, sys.stdout.buffer.flush
-result = {"text": "x" * 225}
+result = RESULT
 for line in sys.stdin.buffer:
     request = decode(line)
     write(encode({"jsonrpc": "2.0", "result": result, "id": request["id"]}) + b"\\n")
@@ -36,7 +36,7 @@ for line in sys.stdin.buffer:
 
 NODE = """
 const rpc = require('vscode-jsonrpc/node');
-const result = {text: 'x'.repeat(225)};
+const result = RESULT;
 const connection = rpc.createMessageConnection(
   new rpc.StreamMessageReader(process.stdin), new rpc.StreamMessageWriter(process.stdout));
 connection.onRequest('ping', () => result);
@@ -47,13 +47,15 @@ connection.listen();
 class Server:
     """A process and how a message is framed for it."""
 
-    def __init__(self, argv: list[str], cwd: Path, headers: bool) -> None:
-        self.process = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, argv: list[str], cwd: Path, headers: bool, last_bytes: bytes) -> None:
+        self.process = subprocess.Popen(
+            argv, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         self.headers = headers
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("no pipes")
         self.input, self.output = self.process.stdin.fileno(), self.process.stdout.fileno()
-        self.end_mark = b'x"}}' if headers else b"\n"  # of one answer
+        self.end_mark = last_bytes if headers else b"\n"  # of one answer
         self.tail = b""
         self.exchange(self.frame(REQUEST % 1), 1)
 
@@ -112,17 +114,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--node", type=Path, help="folder in which node finds vscode-jsonrpc")
     parser.add_argument("--rounds", type=int, default=20_000)
+    parser.add_argument("--real", action="store_true", help="measure `python -m bridge serve`")
     arguments = parser.parse_args()
+    result = '"pong"' if arguments.real else '{"text": "%s"}' % ("x" * 225)
+    last_bytes = b'g"}' if arguments.real else b'x"}}'
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder, "bare.py")
-        bare.write_text(BARE)
+        bare.write_text(BARE.replace("RESULT", result))
+        config = Path(folder, "sidecars.toml")
+        config.write_text("metrics_interval = 0\nlog_dir = 'logs'\n")
+        real = ["-m", "bridge", "serve", "--config", str(config)]
+        serve = real if arguments.real else ["-m", "tests.rpc.serve"]
         servers = {
-            "bare loop": Server([sys.executable, str(bare)], ROOT, headers=False),
-            "bridge": Server([sys.executable, "-m", "tests.rpc.serve"], ROOT, headers=False),
+            "bare loop": Server([sys.executable, str(bare)], ROOT, False, last_bytes),
+            "bridge": Server([sys.executable, *serve], ROOT, False, last_bytes),
         }
         if arguments.node is not None:
-            (arguments.node / "serve.cjs").write_text(NODE)
-            servers["vscode-jsonrpc"] = Server(["node", "serve.cjs"], arguments.node, headers=True)
+            (arguments.node / "serve.cjs").write_text(NODE.replace("RESULT", result))
+            servers["vscode-jsonrpc"] = Server(["node", "serve.cjs"], arguments.node, True, last_bytes)
         select.select([], [], [], 0.2)  # let the start-up work of all of them end
         trips: dict[str, list[float]] = {name: [] for name in servers}
         rates: dict[str, list[float]] = {name: [] for name in servers}

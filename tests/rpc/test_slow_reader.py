@@ -1,0 +1,227 @@
+"""A shell that stops reading: nothing stalls, memory stays bounded, answers are kept, losses are counted."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import pytest
+
+from bridge.rpc import server as server_module
+from bridge.rpc.outbox import Outbox
+
+from . import peer
+from .peer import served
+
+pytestmark = pytest.mark.anyio
+
+PING = b'{"jsonrpc":"2.0","method":"ping","id":%d}\n'
+
+
+async def test_ten_thousand_requests_are_answered_to_a_client_that_writes_before_it_reads() -> None:
+    async with served() as it:
+        request = b'{"jsonrpc":"2.0","method":"get_sidecar_logs","params":{"lines":236},"id":%d}\n'
+        await it.peer.send(b"".join(request % n for n in range(10_000)))
+        for n in range(10_000):
+            answer = json.loads(await it.peer.line())
+            assert (answer["id"], len(answer["result"])) == (n, 236)
+
+
+async def test_reading_pauses_before_memory_grows_and_no_answer_is_lost() -> None:
+    async with served(max_outbound_bytes=1 << 20) as it:
+        sent = 0
+        request = b'{"jsonrpc":"2.0","method":"get_sidecar_logs","params":{"lines":10000},"id":%d}\n'
+        with anyio.move_on_after(server_module.LAST_ANSWERS_S) as scope:
+            while sent < 40_000:
+                block = b"".join(request % n for n in range(sent, sent + 200))
+                await it.peer.send(block)
+                sent += 200
+                assert it.outbox.pending_bytes < 1 << 20
+        assert scope.cancelled_caught, "the server went on reading"
+        # The block that was under way is unfinished; what was sent before it must be answered, in order.
+        for n in range(sent):
+            assert json.loads(await it.peer.line())["id"] == n
+
+
+async def test_the_loop_and_notifications_go_on_while_nobody_reads() -> None:
+    async with served(max_outbound_bytes=1 << 20) as it:
+        await it.peer.send(b"".join(PING % n for n in range(2_000)))
+        published = 0
+        for round_ in range(300):
+            it.outbox.publish(peer.log_lines("s", [f"{round_} " + "x" * 1000] * 10))
+            published += 10
+            it.outbox.publish(peer.metrics("web", round_))
+            it.outbox.publish(peer.state_changed("web", round_))
+            it.outbox.publish(peer.alert(str(round_)))
+            assert it.outbox.pending_bytes <= 1 << 20
+            await anyio.lowlevel.checkpoint()
+        assert it.outbox.counters.sidecar_log > 0
+        await it.peer.send(PING % 9999)
+        answers, seqs, lines, alerts, states, samples, dropped = [], [], 0, [], [], 0, 0
+        while True:
+            message = await it.peer.message()
+            if "id" in message:
+                answers.append(message["id"])
+            else:
+                seqs.append(message["params"]["seq"])
+                match message["method"]:
+                    case "sidecar_log":
+                        lines += len(message["params"]["entries"])
+                        dropped += message["params"]["dropped"]
+                        last = message["params"]["entries"][-1]["text"]
+                    case "sidecar_metrics":
+                        samples += 1 + message["params"]["dropped"]
+                    case "sidecar_alert":
+                        alerts.append(message["params"]["kind"])
+                    case "sidecar_state_changed":
+                        states.append(message["params"]["status"]["generation"])
+            if 9999 in answers and it.outbox.pending_bytes == 0 and lines + dropped == published and samples == 300:
+                break
+        assert answers == [*range(2_000), 9999]
+        assert seqs == list(range(1, len(seqs) + 1))
+        assert alerts == [str(n) for n in range(300)]
+        assert states == sorted(states)
+        assert states[-1] == 299
+        assert len(states) + it.outbox.counters.sidecar_state_changed == 300
+        assert last.startswith("299 ")
+        assert dropped == it.outbox.counters.sidecar_log
+        assert await it.peer.pings()
+
+
+async def test_a_waiting_request_can_be_cancelled_while_nobody_reads() -> None:
+    async with served(max_outbound_bytes=1 << 20) as it:
+        fill = b'{"jsonrpc":"2.0","method":"get_sidecar_logs","params":{"lines":100000},"id":"fill"}\n'
+        await it.peer.send(fill * 20)
+        await it.peer.ask("start_sidecar", ["a"], id=1)
+        await it.peer.send(b'{"jsonrpc":"2.0","method":"$\\/cancelRequest","params":{"id":1}}\n')
+        await it.peer.send(PING % 2)
+        for _ in range(20):
+            assert (await it.peer.message())["id"] == "fill"
+        assert (await it.peer.message())["error"]["code"] == -32800
+        assert (await it.peer.message())["result"] == "pong"
+        assert it.stage.began == []
+
+
+async def test_rubbish_does_not_grow_memory_either_while_nobody_reads() -> None:
+    async with served(max_outbound_bytes=1 << 20) as it:
+        with anyio.move_on_after(1.0) as scope:
+            for _ in range(1_000):
+                await it.peer.send(b"1\n" * 30_000)
+                assert it.outbox.pending_bytes < 1 << 20
+        assert scope.cancelled_caught
+
+
+# --- the outbox by itself --------------------------------------------------------------------------------------------
+
+
+def outbox(max_outbound_bytes: int = 100_000, max_message_bytes: int = 1 << 20) -> Outbox:
+    return Outbox(epoch="e", next_seq=5, max_message_bytes=max_message_bytes, max_outbound_bytes=max_outbound_bytes)
+
+
+def written(box: Outbox) -> list[dict[str, object]]:
+    data = b""
+    while part := box.peek():
+        data += part
+        box.wrote(len(part))
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def test_answers_go_ahead_of_log_lines_and_metrics_but_not_of_what_they_caused() -> None:
+    box = outbox()
+    box.publish(peer.log_lines("s", ["a"]))
+    box.publish(peer.metrics("web", 1))
+    box.publish(peer.alert("caused"))
+    box.publish(peer.progress("web", 1))
+    box.answer(b'{"id":1}')
+    box.publish(peer.alert("later"))
+    assert [m.get("method", "answer") for m in written(box)] == [
+        "sidecar_alert",
+        "sidecar_start_progress",
+        "answer",
+        "sidecar_alert",
+        "sidecar_log",
+        "sidecar_metrics",
+    ]
+    assert box.seq == 9
+    assert box.messages_out == 6
+
+
+def test_states_are_not_replaced_for_a_reader_that_keeps_up() -> None:
+    box = outbox()
+    for generation in range(3):
+        box.publish(peer.state_changed("web", generation))
+    assert len(written(box)) == 3
+    assert box.counters.sidecar_state_changed == 0
+
+
+def test_an_overtaken_state_is_replaced_behind_the_answers_that_came_meanwhile() -> None:
+    box = outbox()
+    box.answer(b'{"id":"' + b"x" * 70_000 + b'"}')
+    box.publish(peer.state_changed("web", 1))
+    box.publish(peer.state_changed("api", 1))
+    box.answer(b'{"id":1}')
+    box.publish(peer.state_changed("web", 2))
+    rest = written(box)[1:]
+    assert [m["params"]["sidecar"] if "params" in m else m["id"] for m in rest] == ["api", 1, "web"]  # type: ignore[index]
+    assert box.counters.sidecar_state_changed == 1
+
+
+def test_the_oldest_are_dropped_first_and_told_in_the_next_of_the_same_source() -> None:
+    box = outbox(max_outbound_bytes=20_000)
+    for n in range(30):
+        box.publish(peer.log_lines("s", [f"{n}", "y" * 1000], dropped=1 if n == 0 else 0))
+    box.publish(peer.log_lines("t", ["z"]))
+    messages = [m["params"] for m in written(box)]
+    first = int(messages[0]["entries"][0]["text"])  # type: ignore[index]
+    assert first > 0
+    assert [p["dropped"] for p in messages] == [2 * first + 1] + [0] * (len(messages) - 1)  # type: ignore[index]
+    assert messages[-1]["subscription"] == "t"  # type: ignore[index]
+    assert box.counters.sidecar_log == 2 * first
+    box.publish(peer.log_lines("s", ["next"]))
+    assert written(box)[0]["params"]["dropped"] == 0  # type: ignore[index]
+
+
+def test_what_may_not_be_dropped_is_kept_above_the_bound() -> None:
+    box = outbox(max_outbound_bytes=5_000)
+    for n in range(100):
+        box.publish(peer.alert(str(n)))
+        box.publish(peer.metrics("web", n))
+    assert [m["method"] for m in written(box)] == ["sidecar_alert"] * 100
+    assert box.counters.sidecar_metrics == 100
+    box.publish(peer.metrics("web", 1))
+    assert written(box)[0]["params"]["dropped"] == 100  # type: ignore[index]
+
+
+def test_log_lines_above_the_message_limit_go_in_parts() -> None:
+    box = outbox(max_message_bytes=8192)
+    box.publish(peer.log_lines("s", ["x" * 3000] * 5, dropped=3))
+    data = bytes(box.peek())
+    assert all(len(line) < 8192 for line in data.splitlines())
+    messages = [m["params"] for m in written(box)]
+    assert sum(len(p["entries"]) for p in messages) == 5  # type: ignore[index,misc]
+    assert [p["dropped"] for p in messages] == [3] + [0] * (len(messages) - 1)  # type: ignore[index]
+
+
+def test_an_entry_that_no_line_can_hold_counts_as_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    box = outbox(max_message_bytes=4096)
+    box.publish(peer.log_lines("s", ["x" * 5000]))
+    box.publish(peer.log_lines("s", ["y"]))
+    assert [m["params"]["dropped"] for m in written(box)] == [1]  # type: ignore[index]
+    assert "above the message limit" in caplog.text
+
+
+def test_text_that_json_cannot_hold_does_not_stop_a_notification() -> None:
+    box = outbox()
+    box.publish(peer.alert("k", {"path": "a\udc80"}))
+    assert written(box)[0]["params"]["data"] == {"path": "a?"}  # type: ignore[index]
+
+
+def test_partial_writes_tear_no_line() -> None:
+    box = outbox()
+    for n in range(20):
+        box.publish(peer.alert(str(n)))
+    data = b""
+    while part := box.peek():
+        data += part[:7]
+        box.wrote(min(7, len(part)))
+    assert [json.loads(line)["params"]["kind"] for line in data.splitlines()] == [str(n) for n in range(20)]

@@ -21,6 +21,9 @@ from . import restart as restart_
 from .health import Fold, HealthPolicy
 from .restart import GiveUp, RestartPolicy
 
+TIMER_EARLY_S = 1e-6
+"""Event loops fire a timer up to their clock's resolution too early, and sums of floats are not exact either."""
+
 STATES: tuple[State, ...] = ("stopped", "starting", "running", "stopping", "backoff", "failed")
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -603,7 +606,9 @@ def _stability(life: Life, event: StableReached, now: float, chance: float) -> S
 
 
 def _stable(life: Life, now: float) -> Life:
-    long_enough = life.running_since is not None and now - life.running_since >= life.policy.stable_after_s
+    long_enough = (
+        life.running_since is not None and now - life.running_since >= life.policy.stable_after_s - TIMER_EARLY_S
+    )
     if life.restart_count and long_enough and health_.proven(life.fold, life.policy.health):
         return life._replace(restart_count=0)
     return life

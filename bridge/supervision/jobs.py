@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 T = TypeVar("T")
@@ -19,13 +20,14 @@ class Job:
         self.done = anyio.Event()
 
     def cancel(self) -> None:
-        """Ask it to end; what it shields goes on to its end."""
+        """Ask it to end; what it shields goes on to its end. What has not begun does nothing any more."""
         self._scope.cancel()
 
     async def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Body of the task."""
         try:
             with self._scope:
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 await function(*args)
         finally:
             self.done.set()

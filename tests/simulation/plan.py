@@ -9,11 +9,24 @@ from __future__ import annotations
 from random import Random
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from bridge.settings import DependencySettings, HealthSettings, SidecarSettings
 
 GRID_S = 0.25
 FIXED_PORT = 8000
 """Of the first sidecar; the others have the numbers behind it."""
+
+STORMS = 0.2
+"""How many plans have processes that crash all the time and are restarted at once, with checks that come late."""
+STORMY = {
+    "restart": "on_failure",
+    "max_restarts": 5,
+    "backoff_initial": 0.25,
+    "backoff_factor": 1.0,
+    "flapping_restarts": 10,
+    "health": HealthSettings(kind="http", http="http://{host}:{port}/", interval=0.5, timeout=1.0, failure_threshold=1),
+}
 
 Op = Literal["start", "stop", "force_stop", "restart", "check"]
 
@@ -114,7 +127,10 @@ def draw_plan(seed: int) -> tuple[Plan, Random]:
     names = ["web", "api", "db", "gpu"][: chance.choice((1, 1, 1, 2, 2, 3, 4))]
     sidecars = [_draw_sidecar(chance, name, names[:index], index) for index, name in enumerate(names)]
     moods = {name: _draw_mood(chance) for name in names}
-    horizon = chance.choice((4.0, 10.0, 20.0, 40.0))
+    if chance.random() < STORMS:
+        sidecars = [msgspec.structs.replace(sidecar, **STORMY) for sidecar in sidecars]
+        moods = {name: mood._replace(crash=0.9, stubborn=0.9, early_exit=0.0) for name, mood in moods.items()}
+    horizon = chance.choice((4.0, 8.0, 16.0, 30.0))
     rest = chance.random() < 0.5
     busy = chance.choice((0, 1, 3, 6, 12))
     latest = horizon if rest else horizon + 1.0
@@ -184,7 +200,7 @@ def _draw_health(chance: Random, name: str) -> HealthSettings:
         tcp="{host}:{port}" if kind == "tcp" else "",
         command=("check", name) if kind == "command" else (),
         log="ready" if kind == "log" else "",
-        interval=chance.choice((0.5, 1.0, 3.0)),
+        interval=chance.choice((0.5, 1.0, 5.0)),
         timeout=chance.choice((0.25, 1.0, 2.0)),
         retry_interval=chance.choice((0.25, 0.5)),
         failure_threshold=chance.choice((1, 2, 3)),
@@ -213,7 +229,7 @@ def _draw_mood(chance: Random) -> Mood:
         early_exit=some(0.6),
         never_ready=some(0.5),
         sick=some(0.9),
-        stubborn=some(0.8),
+        stubborn=chance.choice((0.0, 0.9)),
         leaves_children=some(0.9),
         spawn_error=some(0.3),
         tool_failure=some(0.5),
@@ -262,6 +278,6 @@ def draw_script(chance: Random, mood: Mood) -> Script:
         children_term=chance.choice((0.0, 0.25, None)),
         children_life=chance.choice((None, 0.0, 0.25, 1.0)),
         latency=chance.choice((0.0, 0.0, 0.001, 0.25)),
-        clean_up=chance.choice((0.25, 1.0, 3.0)) if chance.random() < mood.stubborn else 0.0,
+        clean_up=chance.choice((0.25, 1.0, 4.0)) if chance.random() < mood.stubborn else 0.0,
         drain=chance.choice((0.0, 0.0, 0.0, 0.25, 5.0)),
     )

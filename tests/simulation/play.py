@@ -26,9 +26,9 @@ from .world import FakeLog, FakeProber, World, asked_by_operator
 
 ANSWER_S = 600.0
 """Far more than any chain of starts, restarts and stops of a plan takes; who waits longer waits for ever."""
-REST_S = 60.0
+REST_S = 20.0
 """After the last request: longer than every stop takes, one sidecar after the other."""
-QUIET_S = 12.0
+QUIET_S = 10.0
 """After the last answer: longer than any check, kill and tool goes on."""
 YIELDS_AT_END = 20
 """Turns of the event loop in which the last tasks may end."""

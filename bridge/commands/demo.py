@@ -99,7 +99,7 @@ def _perform(options: argparse.Namespace, screen: Screen, token: str, folder: Pa
     screen.line()
     screen.line(
         f"  {screen.style('Every act was observed and checked', 'green', 'bold')}, in {time.monotonic() - began:.0f} s."
-        " Next: README.md shows the same from your own app."
+        " Next: spawn a bridge from your own app, as the README shows."
     )
     screen.line()
     return 0

@@ -6,6 +6,7 @@ reads each pipe once, so a flood of one takes only its share. Everything that ch
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -52,6 +53,8 @@ PAUSE_S: Final = 0.005
 """Costs a quarter of the processor that reading each line costs; the pipe is not full within it."""
 RETRY_S: Final = 5.0
 """How often files are tried after a fault."""
+FORGET_S: Final = 1.0
+"""How long what is in the pipes of a sidecar is read when its log is no longer kept."""
 _POLL_S: Final = 0.001
 """Between two looks for bytes that are promised but not yet there; only where a thread per pipe reads."""
 
@@ -72,15 +75,22 @@ class Capture:
         self._faulty: dict[Keeper, str] = {}
         self._retry_at = 0.0
         self._stopping = False
+        self._submitting = threading.Lock()
+        self._ended = False
+        """Set once no job is run in the thread any more."""
         self._thread = threading.Thread(target=self._run, name="log-capture", daemon=True)
         self._thread.start()
 
     # --- from any thread ---------------------------------------------------------------------------------------------
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run a job in the capture thread, soon. Jobs run in order and must not raise."""
-        self._jobs.append(job)
-        self._pipes.wake()
+        """Run a job in the capture thread, soon; here, when that has ended. Jobs run in order and must not raise."""
+        with self._submitting:
+            if not self._ended:
+                self._jobs.append(job)
+                self._pipes.wake()
+                return
+        job()
 
     def stop(self) -> None:
         """Close every pipe and store once all jobs before are done; `join` waits for it."""
@@ -101,9 +111,10 @@ class Capture:
 
     def forget(self, keeper: Keeper) -> None:
         """Close a sidecar's pipes and files."""
-        for inlet in keeper.inlets:
-            for source in list(inlet.sources):
-                self.close(source)
+        sources = [source for inlet in keeper.inlets for source in inlet.sources]
+        self.drain(sources, time.monotonic() + FORGET_S)
+        for source in sources:
+            self.close(source)
         keeper.close()
         self._keepers.discard(keeper)
         self._holding.discard(keeper)
@@ -111,6 +122,10 @@ class Capture:
 
     def add(self, source: Source) -> None:
         """Read a pipe."""
+        if self._stopping:
+            source.open = False
+            os.close(source.fd)
+            return
         keeper, stream = source.place
         keeper.inlets[stream].add(source)
         if len(keeper.inlets[stream].sources) > 1:
@@ -168,6 +183,10 @@ class Capture:
                 if 0 < size < SMALL_BYTES and not self._stopping:
                     pipes.pause(PAUSE_S)
         finally:
+            with self._submitting:
+                self._ended = True
+            while self._jobs:
+                self._jobs.popleft()()
             pipes.close()
 
     def _timeout(self) -> float | None:

@@ -351,7 +351,7 @@ def read_batch(
         entries += len(made)
         scanned += len(run.data)
         place.positions[stream] = run.position + run.span
-        place.lines[stream] += 1 if run.span > len(run.data) else len(lines_of(run))
+        place.lines[stream] += len(lines_of(run))
         if run.position + run.span < ends[stream] and entries >= BATCH_ENTRIES:
             return Batch(items, False)
         time.sleep(0)  # let the event loop have the interpreter

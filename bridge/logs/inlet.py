@@ -72,12 +72,17 @@ class Inlet:
             self._end_line()
         source.held_since = None
         whole = source.held.rfind(b"\n") + 1
-        if self._owner is source or len(self.sources) == 1 or len(source.held) - whole > HOLD_BYTES:
+        if len(self.sources) == 1 or len(source.held) - whole > HOLD_BYTES or (not whole and self._owner is source):
             whole = len(source.held)
-        if whole:
-            unfinished = source.held[whole - 1] != 0x0A
-            self._store(source, whole, now_s)
-            self._owner = source if unfinished and len(self.sources) > 1 else None
+        if not whole:
+            return
+        unfinished = source.held[whole - 1] != 0x0A
+        self._store(source, whole, now_s)
+        self._owner = source if unfinished and len(self.sources) > 1 else None
+        if self._owner is None:
+            for other in self.sources:
+                if other.held_since is not None:
+                    self._release(other, now_s)
 
     def _store(self, source: Source, count: int, now_s: float) -> None:
         data = source.held[:count]

@@ -9,6 +9,7 @@ import select
 import selectors
 import sys
 import termios
+import threading
 from typing import Any
 
 assert sys.platform != "win32"
@@ -26,6 +27,8 @@ class Pipes:
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._selector.register(self._wake_r, selectors.EVENT_READ, None)
+        self._lock = threading.Lock()
+        self._closed = False
         self._poll = select.poll()
         self._poll.register(self._wake_r, select.POLLIN)
 
@@ -64,10 +67,12 @@ class Pipes:
 
     def wake(self) -> None:
         """End a `wait` or `pause`, or the next one. Any thread may call this."""
-        try:
-            os.write(self._wake_w, b"\0")
-        except BlockingIOError:
-            pass  # it is full of wakes
+        with self._lock:
+            if not self._closed:
+                try:
+                    os.write(self._wake_w, b"\0")
+                except BlockingIOError:
+                    pass  # it is full of wakes
 
     def read(self, fd: int, buf: bytearray) -> int | None:
         """Fill the buffer's beginning; 0 at the end of the stream, None when there is nothing to read now."""
@@ -88,6 +93,8 @@ class Pipes:
         return count[0]
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         self._selector.close()
         os.close(self._wake_r)
         os.close(self._wake_w)

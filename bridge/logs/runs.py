@@ -23,7 +23,7 @@ _SEEK_BYTES: Final = 256 * 1024
 
 
 class Run(NamedTuple):
-    """Whole lines of one chunk; or the head of one very long line, `span` then being larger than the data."""
+    """Whole lines of one chunk, or the head of one very long line."""
 
     stream: int
     seq: int
@@ -32,6 +32,8 @@ class Run(NamedTuple):
     data: bytes
     span: int
     """Bytes from `position` on that this run stands for."""
+    cut: bool = False
+    """Whether the data is just the head of a line."""
 
 
 class StreamReader:
@@ -129,16 +131,18 @@ class StreamReader:
         while end > begin:
             low = max(begin, end - block)
             data = view.read(low, end, backward=True)
+            cut = False
             if low > begin:
                 newline = data.find(b"\n", 0, len(data) - 1)
                 if newline < 0:
                     low = _seek_start(view, begin, low)
                     data = view.read(low, min(low + _HEAD_BYTES, end), backward=False)
+                    cut = True
                 else:
                     low += newline + 1
                     data = data[newline + 1 :]
             if data:
-                yield Run(self.stream, record.seq, record.time_ms, low, data, end - low)
+                yield Run(self.stream, record.seq, record.time_ms, low, data, end - low, cut)
             end = low
 
     def forward(self, begin: int, end: int) -> Iterator[Run]:
@@ -161,14 +165,16 @@ class StreamReader:
             if not data:
                 return
             span = len(data)
+            cut = False
             if high < end:
                 span = data.rfind(b"\n") + 1
                 if not span:
                     span = _seek_end(view, high, end) - begin
                     data = data[:_HEAD_BYTES]
+                    cut = True
                 else:
                     data = data[:span]
-            yield Run(self.stream, record.seq, record.time_ms, begin, data, span)
+            yield Run(self.stream, record.seq, record.time_ms, begin, data, span, cut)
             begin += span
 
 
@@ -198,7 +204,7 @@ def _seek_end(view: View, position: int, end: int) -> int:
 
 def lines_of(run: Run) -> list[tuple[int, bytes]]:
     """Position and bytes of each line of a run, without its newline."""
-    if run.span > len(run.data):
+    if run.cut:
         return [(run.position, run.data)]
     parts = run.data.split(b"\n")
     if not parts[-1]:
@@ -213,12 +219,12 @@ def lines_of(run: Run) -> list[tuple[int, bytes]]:
 
 def head_of(run: Run, count: int) -> Run:
     """The run's first `count` lines."""
-    cut = 0
+    end = 0
     for _ in range(count):
-        cut = run.data.find(b"\n", cut) + 1
-        if not cut:
+        end = run.data.find(b"\n", end) + 1
+        if not end:
             return run
-    return run._replace(data=run.data[:cut], span=cut) if cut < len(run.data) else run
+    return run._replace(data=run.data[:end], span=end) if end < len(run.data) else run
 
 
 def merge_backward(readers: list[StreamReader], ends: list[int], begins: list[int]) -> Iterator[Run]:

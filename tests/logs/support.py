@@ -82,6 +82,18 @@ async def spawn(log: SidecarLog, code: str, *args: str) -> tuple[subprocess.Pope
     return child, log.attach(out_r, err_r)
 
 
+@contextlib.asynccontextmanager
+async def flooding(log: SidecarLog, code: str, *args: str) -> AsyncIterator[Attachment]:
+    """A real Python process that writes until the end of the block."""
+    child, attachment = await spawn(log, code, *args)
+    try:
+        yield attachment
+    finally:
+        child.kill()
+        child.wait()
+        await attachment.close(LIMIT_S)
+
+
 async def wait_exit(child: subprocess.Popen[bytes]) -> None:
     """Wait for the exit of a process in a worker thread."""
     with anyio.fail_after(LIMIT_S):

@@ -16,13 +16,12 @@ from bridge.logs import LogLimits
 from bridge.model import GetLogsParams
 
 from .support import (
-    LIMIT_S,
     SMALL,
     everything,
     everything_forward,
+    flooding,
     opened,
     run,
-    spawn,
     texts,
     until,
     writing,
@@ -158,21 +157,16 @@ while True:
     async def test() -> None:
         async with opened(tmp_path) as logs:
             log = logs.open("web", LogLimits(200_000, 1000))
-            child, attachment = await spawn(log, code)
-            await until(lambda: logs.lines_captured > 50_000)
-            back = await everything(log, size=3000)
-            for stream in ("stdout", "stderr"):
-                numbers = [int(entry.text) for entry in back if entry.stream == stream]
-                wanted = [n for n in range(numbers[0], numbers[-1] + 1) if n // 500 % 2 == (stream == "stderr")]
-                assert numbers == wanted
-            some = back[len(back) // 2]
-            page = await log.page(GetLogsParams(lines=100_000, after=some.cursor))
-            assert [e.cursor for e in page.entries[:1000]] == [
-                e.cursor for e in back[len(back) // 2 + 1 : len(back) // 2 + 1001]
-            ]
-            child.kill()
-            child.wait()
-            await attachment.close(LIMIT_S)
+            async with flooding(log, code):
+                await until(lambda: logs.lines_captured > 50_000)
+                back = await everything(log, size=3000)
+                for stream in ("stdout", "stderr"):
+                    numbers = [int(entry.text) for entry in back if entry.stream == stream]
+                    wanted = [n for n in range(numbers[0], numbers[-1] + 1) if n // 500 % 2 == (stream == "stderr")]
+                    assert numbers == wanted
+                middle = len(back) // 2
+                page = await log.page(GetLogsParams(lines=1000, after=back[middle].cursor))
+                assert page.entries == back[middle + 1 : middle + 1001]
 
     run(test)
 
@@ -229,31 +223,30 @@ def test_a_clear_empties_the_log_expires_cursors_and_keeps_an_unfinished_line(tm
 
 def test_clears_during_a_flood_tear_no_line(tmp_path: Path) -> None:
     code = """
-import os
+import os, time
 n = 0
 while True:
-    os.write(1, b"".join(b"line %d end\\n" % i for i in range(n, n + 37)))
-    n += 37
+    os.write(1, b"".join(b"line %d end\\n" % i for i in range(n, n + 371)))
+    n += 371
+    time.sleep(0.002)
 """
 
     async def test() -> None:
         async with opened(tmp_path) as logs:
-            log = logs.open("web", LogLimits(50_000, 3))
-            child, attachment = await spawn(log, code)
-            last = -1
-            for _ in range(20):
-                seen = logs.lines_captured
-                await until(lambda seen=seen: logs.lines_captured > seen + 200)  # type: ignore[misc]
-                await log.clear()
-                numbers = [int(t.removeprefix("line ").removesuffix(" end")) for t in texts(await everything(log))]
-                if numbers:
-                    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-                    assert numbers[0] > last
-                    last = numbers[-1]
-            child.kill()
-            child.wait()
-            await attachment.close(LIMIT_S)
-            assert (await log.files())[0].current
+            log = logs.open("web", LogLimits(50_000, 1000))
+            async with flooding(log, code):
+                last = -1
+                for _ in range(20):
+                    seen = logs.lines_captured
+                    await until(lambda seen=seen: logs.lines_captured > seen + 200)  # type: ignore[misc]
+                    await log.clear()
+                    lines = texts((await log.page(GetLogsParams(lines=5000))).entries)
+                    numbers = [int(text.removeprefix("line ").removesuffix(" end")) for text in lines]
+                    if numbers:
+                        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+                        assert numbers[0] > last
+                        last = numbers[-1]
+                assert (await log.files())[0].current
 
     run(test)
 

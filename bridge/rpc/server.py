@@ -31,7 +31,7 @@ QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Requests that are kept, not begun, while the shell does not read. A client that writes all it wants to ask before it
 reads would otherwise wait for the bridge, which waits for the client. Beyond it reading stops."""
 
-CALL_BYTES: Final = 1024
+CALL_BYTES: Final = 512
 """Allowance for what a waiting request costs beyond its line."""
 
 INLINE_MAX: Final = 256

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_rpc [--node FOLDER_WITH_NODE_MODULES] [--rounds N] [--real]
 
-All answer a ping with a result of 236 bytes; with --real it is `python -m bridge serve`, and all answer "pong". The bare loop (readline, msgspec decode, encode, write) is the floor of
-what Python can do. Absolute figures depend on the machine; the ratios are what counts.
+All answer a ping with a result of 236 bytes; with --real it is `python -m bridge serve`, and all answer "pong". The
+bare loop (readline, msgspec decode, encode, write) is the floor of what Python can do. Absolute figures depend on the
+machine; the ratios are what counts.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -95,8 +96,9 @@ class Peer:
         self.write_fd = write_fd
         self.read_fd = read_fd
         self._held = b""
-        os.set_blocking(write_fd, False)
-        os.set_blocking(read_fd, False)
+        if sys.platform != "win32":
+            os.set_blocking(write_fd, False)
+            os.set_blocking(read_fd, False)
 
     async def send(self, data: bytes) -> None:
         view = memoryview(data)

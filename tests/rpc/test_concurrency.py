@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 import anyio
@@ -13,6 +14,8 @@ from bridge import model
 from bridge.rpc import server as server_module
 
 from .peer import served
+
+assert sys.platform != "win32"
 
 pytestmark = pytest.mark.anyio
 

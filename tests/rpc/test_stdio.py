@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+assert sys.platform != "win32"
+
 ROOT = Path(__file__).resolve().parents[2]
 ARGV = [sys.executable, "-m", "tests.rpc.serve"]
 PING = b'{"jsonrpc":"2.0","method":"ping","id":1}\n'

@@ -7,11 +7,12 @@ from typing import Protocol
 
 import anyio
 
-from bridge.model import Exit, HealthCheck, StartProgress, Stream
+from bridge.model import Exit, HealthCheck, Stream
 from bridge.process.base import Process
 
 from .ender import Ender
 from .jobs import Job
+from .progress import ProgressReport
 
 
 class Output(Protocol):
@@ -33,7 +34,7 @@ class Output(Protocol):
 class Attempt:
     """State of one start. `number` is the lifecycle's attempt."""
 
-    def __init__(self, number: int, began: float) -> None:
+    def __init__(self, number: int, began: float, progress: ProgressReport) -> None:
         self.number = number
         self.began = began
         """Monotonic seconds."""
@@ -53,7 +54,7 @@ class Attempt:
         self.exited = anyio.Event()
         """Set when the leader's exit has been told to the lifecycle."""
         self.exit: Exit | None = None
-        self.progress: StartProgress | None = None
+        self.progress = progress
         self.last_check: HealthCheck | None = None
         self.foreign: str | None = None
         """Who answered the last check, where it was somebody else."""

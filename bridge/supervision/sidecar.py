@@ -36,6 +36,7 @@ from .monitor import Monitor
 from .ports import Ports
 from .preparation import ensure_dependencies
 from .probes import CheckResult, Prober
+from .progress import ProgressReport
 from .redact import Redactor
 from .tools import ToolResult, ToolRunner
 
@@ -45,19 +46,8 @@ CHECKS_IN_EXIT = 5
 DRAIN_S = 2.0
 """How long the pipes of a dead process are still read."""
 TAIL_LINES = 20
-PROGRESS_PAUSE_S = 0.1
-"""Progress within one stage is told at most this often."""
 INSTALL_HALFWAY_S = 30.0
 """How far an installer is cannot be known; its part of the bar is half full after this time."""
-
-_STAGES: tuple[tuple[m.Stage, float, float], ...] = (
-    ("checking_dependencies", 0.0, 0.1),
-    ("installing_dependencies", 0.1, 0.5),
-    ("spawning_process", 0.5, 0.6),
-    ("waiting_for_health", 0.6, 0.99),
-    ("ready", 1.0, 1.0),
-)
-_STAGE = {stage: (step, low, high) for step, (stage, low, high) in enumerate(_STAGES, start=1)}
 
 
 class Log(Protocol):
@@ -148,12 +138,11 @@ class Sidecar:
         self._log = log
         self._redactor = redactor
         self._chance = chance
-        self._attempt = Attempt(0, 0.0)
+        self._attempt = Attempt(0, 0.0, ProgressReport(self._tell_progress))
         self._last_exit: m.Exit | None = None
         self._message = "It has not been started yet."
         self._since = around.now()
         self._retry_at: str | None = None
-        self._progress_told = 0.0
         self._starts: Waiters[lc.Failure | None] = Waiters()
         self._stops: Waiters[None] = Waiters()
         self._changed = anyio.Event()
@@ -234,7 +223,7 @@ class Sidecar:
             restart_count=life.restart_count,
             pid=alive.pid if alive is not None else None,
             since=self._since,
-            progress=attempt.progress if life.state == "starting" else None,
+            progress=attempt.progress.current if life.state == "starting" else None,
             health=life.fold.health,
             last_exit=self._last_exit,
             retry_at=self._retry_at,
@@ -267,7 +256,7 @@ class Sidecar:
             case lc.Publish(previous, state, reason):
                 self._publish_state(previous, state, reason)
             case lc.PrepareStart(number):
-                self._attempt = Attempt(number, anyio.current_time())
+                self._attempt = Attempt(number, anyio.current_time(), ProgressReport(self._tell_progress))
                 self._attempt.preparing = start_job(self._around.tasks, self._prepare, self._attempt)
             case lc.Spawn():
                 self._spawn(self._attempt)
@@ -323,6 +312,8 @@ class Sidecar:
         if state == "running":
             self._disarm("startup")
             self._report(self._attempt, "ready", "Ready.", 1.0)
+        if state != "starting":
+            self._attempt.progress.stop()
         if state != "backoff":
             self._disarm("retry")
         else:
@@ -357,22 +348,10 @@ class Sidecar:
         """Tell how far a start is; `within` is the part of the stage that is done, 0 to 1."""
         if attempt is not self._attempt or self.life.state != ("running" if stage == "ready" else "starting"):
             return  # A check or an installer that was called off may still bring its last news.
-        step, low, high = _STAGE[stage]
-        last = attempt.progress
-        now = anyio.current_time()
-        if last is not None and last.stage == stage and now - self._progress_told < PROGRESS_PAUSE_S:
-            return
-        fraction = round(low + (high - low) * min(max(within, 0.0), 1.0), 3)
-        attempt.progress = m.StartProgress(
-            stage=stage,
-            step=step,
-            total_steps=len(_STAGES),
-            fraction=max(fraction, last.fraction) if last is not None else fraction,
-            message=self._redactor.text(message),
-            elapsed=round(now - attempt.began, 3),
-        )
-        self._progress_told = now
-        self._around.publish(m.StartProgressed(at=self._around.now(), sidecar=self.name, progress=attempt.progress))
+        attempt.progress.report(stage, self._redactor.text(message), within)
+
+    def _tell_progress(self, progress: m.StartProgress) -> None:
+        self._around.publish(m.StartProgressed(at=self._around.now(), sidecar=self.name, progress=progress))
 
     # --- a start ---
 

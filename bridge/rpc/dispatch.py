@@ -10,7 +10,6 @@ import importlib.util
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -162,9 +161,9 @@ class _JsonRpc(NamedTuple):
 def _load() -> _JsonRpc:
     """Import what is used of jsonrpcserver, without its package.
 
-    The package's `__init__` imports jsonschema and http.server, four fifths of its time, for parts that are not used
-    here. So an empty package stands in while the submodules are imported, and is taken away again for whoever wants
-    the whole.
+    The package's `__init__` imports jsonschema and http.server, four fifths of its time and the cause of its
+    DeprecationWarning, for parts that are not used here. So an empty package stands in while the submodules are
+    imported, and is taken away again for whoever wants the whole.
     """
     name = "jsonrpcserver"
     stand_in = None
@@ -174,15 +173,12 @@ def _load() -> _JsonRpc:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         stand_in = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        with warnings.catch_warnings():
-            # The Either type that its results are made of warns of an old import at the first use.
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            from jsonrpcserver.async_dispatcher import call as async_call
-            from jsonrpcserver.dispatcher import call
-            from jsonrpcserver.request import Request as JsonRpcRequest
-            from jsonrpcserver.result import Error
-            from jsonrpcserver.result import Success as SuccessResult
-            from jsonrpcserver.sentinels import NOCONTEXT, NOID
+        from jsonrpcserver.async_dispatcher import call as async_call
+        from jsonrpcserver.dispatcher import call
+        from jsonrpcserver.request import Request as JsonRpcRequest
+        from jsonrpcserver.result import Error
+        from jsonrpcserver.result import Success as SuccessResult
+        from jsonrpcserver.sentinels import NOCONTEXT, NOID
     finally:
         if stand_in is not None:
             del sys.modules[name]

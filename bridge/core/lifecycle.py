@@ -546,7 +546,7 @@ def _failed(life: Life, event: CheckFailed, now: float, chance: float) -> Step:
     after = life._replace(fold=fold)
     if fold.health == life.fold.health:
         return after, []
-    failure = Failure("unhealthy", f"{fold.failures} health checks in a row failed: {event.why}")
+    failure = Failure("unhealthy", f"{fold.failures} health checks in a row failed: {event.why.rstrip('.')}.")
     told: list[Effect] = [TellHealth("unhealthy"), RaiseAlert("unhealthy", "warning", failure.message)]
     if not restart_.wants_restart(life.policy.restart, abnormal=True):
         return after, told

@@ -605,7 +605,7 @@ class Sidecar:
         message = f"Port {attempt.port} is answered by {attempt.foreign}, which does not belong to {self.name}."
         detail = {"port": attempt.port, "pid": holder.pid if holder is not None else None}
         self._raise("foreign_listener", "critical", message, detail)
-        return CheckResult(False, result.latency_s, result.status_code, message)
+        return CheckResult(False, result.latency_s, result.status_code, message.removesuffix("."))
 
     async def wait_for_line(self) -> None:
         """Return once the readiness pattern stands in the current process's output."""

@@ -265,6 +265,8 @@ class Sidecar:
                 self._attempt.monitoring = start_job(self._around.tasks, monitor.run)
                 self._report(self._attempt, "waiting_for_health", "Waiting until it is ready.", 0.0)
             case lc.EndTree(_, gentle, force):
+                if self._attempt.preparing is not None:
+                    self._attempt.preparing.cancel()
                 self._attempt.ender = self._ender_of(self._attempt)
                 start_job(self._around.tasks, self._end_tree, self._attempt, gentle, force)
             case lc.Hasten():
@@ -502,7 +504,6 @@ class Sidecar:
 
     async def _end_tree(self, attempt: Attempt, gentle: bool, force: bool) -> None:
         if attempt.preparing is not None:
-            attempt.preparing.cancel()
             await attempt.preparing.done.wait()
         if attempt.ender is not None and attempt.process is not None and attempt.output is not None:
             await attempt.ender.end(gentle=gentle, force=force)

@@ -19,6 +19,10 @@ JSON_HEAD_BYTES: Final = 1024
 """JSON loggers may write the level behind the message."""
 _CANDIDATES: Final = 8
 """Words that look like levels and are weighed, before a line counts as without."""
+_VERDICTS_MAX: Final = 1024
+"""Remembered verdicts on prefixes, which are alike in a program's output but for their digits."""
+_verdicts: Final[dict[bytes, bool]] = {}
+_DIGITS: Final = bytes.maketrans(b"0123456789", b"0" * 10)
 
 RANK: Final[dict[Level, int]] = {"trace": 0, "debug": 1, "info": 2, "warning": 3, "error": 4, "critical": 5}
 """Order of the levels, for "at least" filters."""
@@ -58,12 +62,16 @@ _PINO: Final[dict[bytes, Level]] = {
 }
 
 _ANSI: Final = re.compile(rb"\x1b\[[0-9;:?]*[ -/]*[@-~]")
-_JSON: Final = re.compile(
-    rb'"(?:level|lvl|severity|levelname|log\.level|loglevel|log_level|severity_text|severityText|s|@l|Level|Severity)"'
-    rb'\s*:\s*(?:"([A-Za-z]+)\d?"|(\d+)(?=\s*[,}]))'
+_KEYS: Final = (
+    rb'"(?:[lL]evel|lvl|[sS]everity|levelname|log\.level|loglevel|log_level|severity_text|severityText|s|@l)"\s*:\s*'
 )
+_JSON: Final = re.compile(_KEYS + rb'(?:"([A-Za-z]+)\d?"|(\d+)(?=\s*[,}]))')
+_JSON_SHORT: Final = re.compile(_KEYS + rb'(?:\d|"[A-Za-z]\d?")')
+"""A level in JSON that is no word."""
 _LOGFMT: Final = re.compile(rb'(?:^|[\s,])(?:level|lvl|severity|loglevel|log_level|log\.level)=["\']?([A-Za-z]+)')
 _GLOG: Final = re.compile(rb"([IWEF])\d{4} \d\d:\d\d:\d\d|\[([VDIWEC]) [\d:. -]{6,40}")
+_GLOG_LINE: Final = re.compile(rb"^(?:[IWEF]\d{4} |\[[VDIWEC] )", re.M)
+"""Where `_GLOG` may match on some line."""
 _WORD: Final = re.compile(rb"(" + b"|".join(sorted(_WORDS, reverse=True)) + rb")(?:!(?=[ :])|(?![a-z0-9_.(=]))")
 """Longer words come before their beginnings. It is searched in the lower-cased head, without a look-behind: a pattern
 that begins with letters is found 3x faster."""
@@ -155,9 +163,21 @@ def _is_level(head: bytes, match: re.Match[bytes]) -> bool:
         return upper or separated or behind == b"["
     if not (upper or separated or prefix == b"npm "):
         return False
-    if _PLAIN_PREFIX.fullmatch(prefix) is not None:
-        return True
-    return _DATED_START.match(prefix) is not None and _DATED_PREFIX.fullmatch(prefix) is not None
+    return _is_prefix(prefix)
+
+
+def _is_prefix(prefix: bytes) -> bool:
+    """Whether only what frameworks put before the level stands there; which digits does not matter."""
+    shape = prefix.translate(_DIGITS)
+    verdict = _verdicts.get(shape)
+    if verdict is None:
+        verdict = _PLAIN_PREFIX.fullmatch(shape) is not None or (
+            _DATED_START.match(shape) is not None and _DATED_PREFIX.fullmatch(shape) is not None
+        )
+        if len(_verdicts) >= _VERDICTS_MAX:
+            _verdicts.clear()
+        _verdicts[shape] = verdict
+    return verdict
 
 
 _TRACEBACK: Final = (
@@ -168,8 +188,7 @@ _TRACEBACK: Final = (
     b"Suppressed: ",
 )
 _OPENS: Final = b"Traceback (most recent call last)"
-_CHAINS: Final = (b"During handling of the above exception", b"The above exception was the direct cause")
-_EXCEPTION: Final = re.compile(rb"[A-Za-z_][\w.]*(?:Error|Exception|Warning|Exit|Interrupt|Iteration)?(?::|$)")
+_EXCEPTION: Final = re.compile(rb"[A-Za-z_][\w.]*(?::|\r?$)")
 
 
 class LevelReader:
@@ -221,3 +240,30 @@ class LevelReader:
 def may_continue(line: bytes) -> bool:
     """Whether a line's level can depend on lines before it, as far as the line alone tells."""
     return line[:1] in (b" ", b"\t", b"", b"\r") or line.startswith(_TRACEBACK) or _EXCEPTION.match(line) is not None
+
+
+_MARKS: Final[tuple[tuple[bytes, ...], ...]] = tuple(
+    tuple(
+        word
+        for word in sorted(words)
+        if not any(other != word and other in word for other in words)  # what contains another needs no search
+    )
+    for words in ({word for word, level in _WORDS.items() if RANK[level] >= rank} for rank in range(len(RANK)))
+)
+_CONTINUES: Final = (b"\n ", b"\n\t", *(b"\n" + start for start in _TRACEBACK))
+
+
+def may_reach(lines: bytes, rank: int) -> bool:
+    """Whether one of these whole lines may have a level of this rank or a higher one; much quicker than to read them.
+
+    False is certain, whatever the lines before were; true is not.
+    """
+    first = lines[: lines.find(b"\n") + 1].removesuffix(b"\n") if b"\n" in lines else lines
+    if may_continue(first) or any(mark in lines for mark in _CONTINUES):
+        return True
+    if b"\x1b" in lines:
+        lines = _ANSI.sub(b"", lines)
+    lower = lines.lower()
+    if any(mark in lower for mark in _MARKS[rank]):
+        return True
+    return _GLOG_LINE.search(lines) is not None or (b'":' in lines and _JSON_SHORT.search(lines) is not None)

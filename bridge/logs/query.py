@@ -13,12 +13,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..core.levels import RANK, LevelReader, may_continue
+from ..core.levels import RANK, LevelReader, may_continue, may_reach
 from ..errors import CursorExpired, LogIoFailed, RequestCancelled
 from ..model import GetLogsParams, Level, LogEntry, LogPage
 from .cursor import STREAMS, Cursor, parse_cursor, prefix
 from .keeper import Keeper
-from .runs import TEXT_BYTES, Run, StreamReader, lines_of, merge_backward, merge_forward
+from .runs import TEXT_BYTES, Run, StreamReader, head_of, lines_of, merge_backward, merge_forward, tail_of
 from .times import parse_rfc3339, rfc3339
 
 PAGE_BYTES: Final = 3 * 1024 * 1024
@@ -142,11 +142,13 @@ class Maker:
 
     def entries(self, run: Run, newest: int | None = None) -> list[LogEntry]:
         """The entries of a run that are wanted, oldest first; of its last `newest` lines where that is enough."""
+        rank = self._rank
+        if rank >= 0 and not run.cut and not may_reach(run.data, rank):
+            return []
         state, known = LevelReader(), False
         at = rfc3339(run.time_ms)
         stream = STREAMS[run.stream]
         start = prefix(self._reader.streams[run.stream].epoch, run.stream, run.seq)
-        rank = self._rank
         entries = []
         lines = lines_of(run)
         if newest is not None and rank < 0:
@@ -252,7 +254,13 @@ class Page:
             if newest:
                 yield from reversed(maker.entries(run, self._params.lines + 1))
             else:
-                yield from maker.entries(run)
+                # A run's lines are cheap to find and dear to read: no more of them than the page can take.
+                while run.data:
+                    head = head_of(run, self._params.lines + 1)
+                    yield from maker.entries(head)
+                    if head is run:
+                        break
+                    run = tail_of(run, head)
 
 
 def _gap_behind(text: str) -> str:

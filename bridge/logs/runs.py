@@ -227,6 +227,11 @@ def head_of(run: Run, count: int) -> Run:
     return run._replace(data=run.data[:end], span=end) if end < len(run.data) else run
 
 
+def tail_of(run: Run, head: Run) -> Run:
+    """What follows the head of a run."""
+    return run._replace(position=run.position + head.span, data=run.data[head.span :], span=run.span - head.span)
+
+
 def merge_backward(readers: list[StreamReader], ends: list[int], begins: list[int]) -> Iterator[Run]:
     """Runs of several streams, newest first."""
     return _merge([r.backward(ends[r.stream], begins[r.stream]) for r in readers], newest=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.levels import HEAD_BYTES, LevelReader, level_of, may_continue
+from bridge.core.levels import HEAD_BYTES, RANK, LevelReader, level_of, may_continue, may_reach
 from bridge.model import Level
 
 LINES: list[tuple[str, Level | None]] = [
@@ -184,6 +184,33 @@ def test_a_line_that_cannot_continue_has_the_same_level_whatever_was_before(line
         if not may_continue(line):
             assert before.read(line) == LevelReader().read(line)
         reader.read(line)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*(line.encode() for line, _ in LINES), b"  x", b"x", b"", b"ValueError: y"]),
+        min_size=1,
+        max_size=9,
+    ),
+    st.integers(0, 5),
+)
+def test_lines_that_cannot_reach_a_level_do_not(lines: list[bytes], rank: int) -> None:
+    if may_reach(b"\n".join(lines) + b"\n", rank):
+        return
+    for before in (b"CRITICAL: x", b"Traceback (most recent call last):"):
+        reader = LevelReader()
+        reader.read(b"CRITICAL: x")
+        reader.read(before)
+        for line in lines:
+            level = reader.read(line)
+            assert level is None or RANK[level] < rank
+
+
+@pytest.mark.parametrize(("line", "level"), LINES)
+def test_each_level_is_seen_from_afar(line: str, level: Level | None) -> None:
+    if level is not None:
+        assert may_reach(b"x y\n" + line.encode() + b"\nx\n", RANK[level])
+    assert not may_reach(b"now listening\n12 x\n", 0)
 
 
 @given(st.binary(max_size=400))

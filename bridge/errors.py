@@ -129,6 +129,11 @@ class ConfigInvalid(BridgeError):
         super().__init__(f"{path}: {message}" if path else message, sidecar=sidecar, detail={"path": path})
         self.path = path
 
+    def lines(self) -> list[str]:
+        """The message, and one line for each further problem that `detail` names."""
+        further = self.detail.get("problems", ())
+        return [self.message, *(f"{each['path']}: {each['message']}".removeprefix(": ") for each in further)]
+
 
 class NotAllowed(BridgeError):
     kind = "not_allowed"

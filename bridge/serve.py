@@ -109,10 +109,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     try:
         return load(arguments.config, overrides=arguments.overrides, log_dir=arguments.log_dir, environ=os.environ)
     except ConfigInvalid as error:
-        lines = [error.message]
-        for problem in error.detail.get("problems", ()):
-            lines.append(f"{problem['path']}: {problem['message']}" if problem["path"] else problem["message"])
-        raise Refusal(EXIT_USAGE, "\n".join(lines)) from None
+        raise Refusal(EXIT_USAGE, "\n".join(error.lines())) from None
 
 
 def _own_log_dir(folder: str, *, takeover: bool) -> tuple[FolderLock | None, list[tuple[str, Severity, str]]]:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from . import _values as v
 from ._values import fill, ready_pattern, url_values
@@ -94,6 +95,9 @@ class DependencySettings(Struct, frozen=True, kw_only=True):
     """What must be there before a start, and how to get it. Texts are used as they are, nothing is filled in."""
 
     check_path: Annotated[str | None, Meta(description="Absolute path that must exist.")] = None
+    check_path_in_cwd: Annotated[
+        str | None, Meta(description="The same relative path below cwd, where the installer works; either will do.")
+    ] = None
     check_command: Annotated[tuple[str, ...] | None, Meta(description="Command that must exit 0.")] = None
     install: Annotated[
         tuple[str, ...] | None, Meta(description="Command run when the check fails; without a check before each start.")
@@ -352,7 +356,13 @@ def _sidecar(
         values["logs"] = LogSettings(**reading.fields(reading.table(table["logs"], at), _LOGS, at))
     if len(problems) > before:
         return None
-    sidecar = SidecarSettings(name=name, **{"cwd": folder, **values})
+    values = {"cwd": folder, **values}
+    needs = values.get("dependencies")
+    if needs is not None and needs.check_path is not None and _is_plain_relative(table["dependencies"]):
+        # An installer like `npm ci` works in cwd, and what it makes there is written as seen from there.
+        seen = os.path.relpath(needs.check_path, folder)
+        values["dependencies"] = replace(needs, check_path_in_cwd=os.path.normpath(os.path.join(values["cwd"], seen)))
+    sidecar = SidecarSettings(name=name, **values)
     if sidecar.backoff_max < sidecar.backoff_initial:
         said = "" if "backoff_max" in table else ", the default,"
         reading.refuse(
@@ -360,6 +370,11 @@ def _sidecar(
             f"{sidecar.backoff_max:g} s{said} is less than backoff_initial, {sidecar.backoff_initial:g} s",
         )
     return sidecar
+
+
+def _is_plain_relative(dependencies: Any) -> bool:
+    written = dependencies["check"]["path"]
+    return "$" not in written and not os.path.isabs(written)
 
 
 def _health(reading: _Reading, value: object, path: str) -> HealthSettings:
@@ -388,6 +403,8 @@ def _dependencies(reading: _Reading, value: object, path: str) -> DependencySett
             reading.refuse(at, "expected `path` or `command`, got both")
         elif isinstance(table["check"], dict) and not check:
             reading.refuse(at, "expected `path` or `command`, got neither")
+    if isinstance(value, dict) and "check" not in table and "install" not in table:
+        reading.refuse(path, "expected `check` or `install`, got neither")
     return DependencySettings(**values)
 
 

@@ -183,7 +183,11 @@ def test_every_key_is_kept(folder: Path) -> None:
         max_cpu_percent=150.0,
         secrets=("API_KEY",),
         dependencies=DependencySettings(
-            check_path=str(folder / "node_modules"), install=("npm", "ci"), timeout=10.0, check_command=None
+            check_path=str(folder / "node_modules"),
+            check_path_in_cwd=str(folder / "server" / "node_modules"),
+            install=("npm", "ci"),
+            timeout=10.0,
+            check_command=None,
         ),
         health=HealthSettings(
             kind="http",
@@ -272,6 +276,7 @@ def test_relative_paths_begin_at_the_file(folder: Path, monkeypatch: pytest.Monk
     assert sidecar.cwd == str(folder.parent / "elsewhere")
     assert sidecar.dependencies is not None
     assert sidecar.dependencies.check_path == str(folder / "modules")
+    assert sidecar.dependencies.check_path_in_cwd == str(folder.parent / "elsewhere" / "modules")
     assert sidecar.dependencies.install == (str(folder / "tools/install"), "x")
 
 

@@ -42,18 +42,10 @@ def main(argv: list[str]) -> int:
     try:
         settings = load(options.file, overrides=options.set, log_dir=options.log_dir, environ=os.environ)
     except ConfigInvalid as error:
-        for line in _refusal(error):
-            print(line, file=sys.stderr)
+        print("\n".join(error.lines()), file=sys.stderr)
         return 2
     print("\n".join(summary(settings)))
     return 0
-
-
-def _refusal(error: ConfigInvalid) -> Iterator[str]:
-    """One line for each wrong field, its path in front."""
-    yield error.message
-    for problem in (error.detail or {}).get("problems", ()):
-        yield f"{problem['path']}: {problem['message']}" if problem["path"] else problem["message"]
 
 
 # --- the summary -----------------------------------------------------------------------------------------------------

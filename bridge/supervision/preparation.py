@@ -40,15 +40,15 @@ async def ensure_dependencies(
             message = f"{what} could not be started: {error.message}"
             raise DependencyFailed(message, sidecar=sidecar, detail={"command": list(argv), "output": []}) from error
 
+    paths = (settings.check_path, settings.check_path_in_cwd)
+
     async def met() -> bool:
         if settings.check_command is not None:
             timeout_s = min(CHECK_TIMEOUT_S, settings.timeout)
             return (await tool("The dependency check", settings.check_command, timeout_s)).ok
-        return settings.check_path is None or os.path.exists(settings.check_path)
+        return any(path is not None and os.path.exists(path) for path in paths)
 
     nothing_to_check = settings.check_path is None and settings.check_command is None
-    if nothing_to_check and settings.install is None:
-        return
     if not nothing_to_check and await met():
         return
     if settings.install is None:
@@ -66,7 +66,7 @@ async def ensure_dependencies(
             sidecar=sidecar,
             detail={"command": list(settings.install), "output": result.tail},
         )
-    if not await met():
+    if not nothing_to_check and not await met():
         raise DependencyFailed(
             "The installer ended well, but the dependency check still fails.",
             sidecar=sidecar,

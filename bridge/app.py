@@ -20,7 +20,7 @@ from bridge import model as m
 from bridge.logs import Attachment, LogLimits, Logs, SidecarLog
 from bridge.process import create_system
 from bridge.process.base import System
-from bridge.process.memory import own_rss
+from bridge.process.own import allow_descriptors, own_rss
 from bridge.process.parent import wait_gone
 from bridge.rpc import handlers
 from bridge.rpc.dispatch import Handler
@@ -46,6 +46,11 @@ LAST_WORDS_S = 2.0
 """How long the shell may take to read the last answers before the bridge ends without it."""
 SHUTDOWN_SLACK_S = 20.0
 """Beyond the sidecars' own stop bounds; what is alive after that is left to the guardian."""
+
+DESCRIPTORS_BASE = 256
+"""What the bridge itself may need: subscriptions read files, checks open connections."""
+DESCRIPTORS_PER_SIDECAR = 12
+"""Two pipes, two logs with their indexes, and as much again while one process follows another."""
 
 
 class Options(NamedTuple):
@@ -113,6 +118,7 @@ class Bridge:
 
     async def run(self) -> None:
         """Serve until something ends the bridge, then stop everything and say the last words."""
+        allow_descriptors(DESCRIPTORS_BASE + DESCRIPTORS_PER_SIDECAR * len(self._settings.sidecars))
         await self._system.start()
         for kind, severity, message in self._options.alerts:
             self._around.alerts.raise_(None, kind, severity, message)

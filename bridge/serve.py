@@ -149,7 +149,10 @@ def _ask_to_end(pid: int) -> None:
 
     # Whoever holds the lock wrote this pid, so it is a bridge, and a bridge knows this signal.
     with suppress(OSError):
-        os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1)
+        if sys.platform == "win32":
+            os.kill(pid, signal.SIGTERM)
+        else:
+            os.kill(pid, signal.SIGUSR1)
 
 
 def _catch_early_signals() -> list[int]:

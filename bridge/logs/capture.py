@@ -6,6 +6,7 @@ reads each pipe once, so a flood of one takes only its share. Everything that ch
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -57,6 +58,8 @@ FORGET_S: Final = 1.0
 """How long what is in the pipes of a sidecar is read when its log is no longer kept."""
 _POLL_S: Final = 0.001
 """Between two looks for bytes that are promised but not yet there; only where a thread per pipe reads."""
+
+logger = logging.getLogger("bridge.logs")
 
 
 class Capture:
@@ -173,9 +176,8 @@ class Capture:
                 size = 0
                 for source in pipes.wait(self._timeout()):
                     if source.open:
-                        size += self._read(source)
-                while self._jobs:
-                    self._jobs.popleft()()
+                        size += self._read_contained(source)
+                self._run_jobs()
                 if self._holding:
                     self._tick_held()
                 if self._faulty and time.monotonic() >= self._retry_at:
@@ -185,9 +187,26 @@ class Capture:
         finally:
             with self._submitting:
                 self._ended = True
-            while self._jobs:
-                self._jobs.popleft()()
+            self._run_jobs()
             pipes.close()
+
+    def _run_jobs(self) -> None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            try:
+                job()
+            except Exception:  # one sidecar's job must not end the capture of all others
+                logger.exception("a job of the capture thread failed")
+
+    def _read_contained(self, source: Source) -> int:
+        """As `_read`; a defect that one pipe runs into ends the reading of that pipe and of no other."""
+        try:
+            return self._read(source)
+        except Exception:
+            logger.exception("the output of %s is no longer kept", source.place[0].sidecar)
+            source.open = False
+            self._pipes.remove(source.fd)
+            return 0
 
     def _timeout(self) -> float | None:
         """Seconds until something is due; None, and so no wake-up at all, when nothing is."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bridge.model import CauseClass
+from bridge.model import CauseClass, HealthCheck
 
 
 class Cause(NamedTuple):
@@ -81,3 +81,10 @@ def classify(code: int | None, signal: str | None, tail: Sequence[str], *, asked
     if signal == "SIGKILL" or code == 137:
         return Cause("out_of_memory", KILLED_HINT)
     return Cause("unknown", None)
+
+
+def of_silence(last_check: HealthCheck | None) -> Cause:
+    """What it points to that health checks failed: a process that answers says by itself what it lacks."""
+    if last_check is not None and last_check.status_code is not None:
+        return Cause("unknown", f"It answers, but with status {last_check.status_code}. Its log may say what it lacks.")
+    return Cause("timeout", "It did not answer in time. Its log may say what it waits for.")

@@ -487,9 +487,12 @@ class Sidecar:
 
     def _exit_of(self, ended: Ended, cause: m.ExitCause, uptime_s: float | None, output: Output) -> m.Exit:
         tail = [self._redactor.text(line) for line in output.tail("stderr", TAIL_LINES)]
-        guess = causes.classify(
-            ended.code, ended.signal, tail or output.tail("stdout", TAIL_LINES), asked=cause != "crash"
-        )
+        if cause == "health":
+            guess = causes.of_silence(self._attempt.last_check)
+        else:
+            guess = causes.classify(
+                ended.code, ended.signal, tail or output.tail("stdout", TAIL_LINES), asked=cause != "crash"
+            )
         return m.Exit(
             code=ended.code,
             signal=ended.signal,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .play import play
 from .plan import draw_plan
+from .play import play
 
 
 def main(arguments: list[str]) -> int:

@@ -129,13 +129,15 @@ def draw_plan(seed: int) -> tuple[Plan, Random]:
     moods = {name: _draw_mood(chance) for name in names}
     if chance.random() < STORMS:
         sidecars = [msgspec.structs.replace(sidecar, **STORMY) for sidecar in sidecars]
-        moods = {name: mood._replace(crash=0.9, stubborn=0.9, early_exit=0.0) for name, mood in moods.items()}
+        moods = {name: mood._replace(crash=0.9, stubborn=0.5, early_exit=0.0) for name, mood in moods.items()}
     horizon = chance.choice((4.0, 8.0, 16.0, 30.0))
     rest = chance.random() < 0.5
     busy = chance.choice((0, 1, 3, 6, 12))
     latest = horizon if rest else horizon + 1.0
     requests = sorted((_draw_request(chance, names, latest) for _ in range(busy)), key=lambda request: request.at)
-    sleeps = [Sleep(_at(chance, horizon), chance.choice((3.0, 600.0, -30.0))) for _ in range(chance.choice((0, 0, 0, 1, 2)))]
+    sleeps = [
+        Sleep(_at(chance, horizon), chance.choice((3.0, 600.0, -30.0))) for _ in range(chance.choice((0, 0, 0, 1, 2)))
+    ]
     strangers = []
     for name in names:
         if chance.random() < moods[name].stranger:
@@ -193,7 +195,8 @@ def _draw_sidecar(chance: Random, name: str, earlier: list[str], index: int) -> 
 
 
 def _draw_health(chance: Random, name: str) -> HealthSettings:
-    kind = chance.choice(("http", "http", "tcp", "command", "log", "none"))
+    kinds: tuple[Literal["http", "tcp", "command", "log", "none"], ...] = ("http", "tcp", "command", "log", "none")
+    kind = chance.choice(("http", *kinds))
     return HealthSettings(
         kind=kind,
         http="http://{host}:{port}/" if kind == "http" else "",
@@ -213,11 +216,9 @@ def _draw_health(chance: Random, name: str) -> HealthSettings:
 def _draw_dependencies(chance: Random, name: str) -> DependencySettings | None:
     if chance.random() < 0.7:
         return None
-    return DependencySettings(
-        check_command=chance.choice((None, ("find", name))),
-        install=chance.choice((None, ("install", name))),
-        timeout=chance.choice((0.5, 2.0)),
-    )
+    find, install = ("find", name), ("install", name)
+    check_command, installer = chance.choice(((find, None), (None, install), (find, install)))
+    return DependencySettings(check_command=check_command, install=installer, timeout=chance.choice((0.5, 2.0)))
 
 
 def _draw_mood(chance: Random) -> Mood:

@@ -115,7 +115,8 @@ class _Stage:
         )
         log = FakeLog(world)
         sidecars = [
-            Sidecar(settings, around, log, Redactor(()), self._luck_of(settings.name)) for settings in self._plan.sidecars
+            Sidecar(settings, around, log, Redactor(()), self._luck_of(settings.name))
+            for settings in self._plan.sidecars
         ]
         self._supervisor.adopt(around, sidecars)
 

@@ -72,6 +72,7 @@ class Case:
         self.needs: list[Case] = []
         self.dependents: list[Case] = []
         self.state: m.State = "stopped"
+        self.changes = 0
         self.since = 0.0
         self.wanted = False
         self.process: FakeProcess | None = None
@@ -306,7 +307,9 @@ class Referee:
             case.wanted = False
             case.down_asked = self._serial
 
-    def answered(self, op: str, name: str, asked: int, before: m.State, answer: m.SidecarStatus | BaseException) -> None:
+    def answered(
+        self, op: str, name: str, asked: int, before: m.State, answer: m.SidecarStatus | BaseException
+    ) -> None:
         """A request has its answer. `before` is the state in which it found the sidecar; only for those that wait."""
         case = self.cases[name]
         shown = answer.state if isinstance(answer, m.SidecarStatus) else f"{type(answer).__name__}: {answer}"
@@ -334,7 +337,9 @@ class Referee:
             self.blame(case.name, f"{op} ends in {answer!r}")
         elif isinstance(answer, errors.StoppedWhileStarting):
             now = anyio.current_time()
-            falling = any(each.state not in ("stopped", "failed") or each.since == now for each in case.all_dependents())
+            falling = any(
+                each.state not in ("stopped", "failed") or each.since == now for each in case.all_dependents()
+            )
             if case.down_asked < asked and not (case.down_asked > case.began and falling):
                 self.blame(case.name, "stopped_while_starting, but nobody stopped it")
         elif isinstance(answer, errors.ShuttingDown) and not self.closing:
@@ -464,7 +469,11 @@ class Referee:
         if process is not None:
             process.failures = 0
         held = set(case.alerts)
-        self._owe(case, f"it runs, but of {held} not all is cleared", lambda: not held & case.alerts or case.state != "running")
+        self._owe(
+            case,
+            f"it runs, but of {held} not all is cleared",
+            lambda: not held & case.alerts or case.state != "running",
+        )
 
     def _ends(self, case: Case, event: m.StateChanged) -> None:
         process = case.fresh
@@ -543,7 +552,11 @@ class Referee:
             limit = error.detail["limit"]
             self._owe(case, f"no alert {limit}", lambda: limit in case.alerts or case.state != "failed")
         if kind in ("crashed", "exited_early"):
-            self._owe(case, "no alert for a crash", lambda: "crashed" in case.alerts or case.state not in ("failed", "backoff"))
+            self._owe(
+                case,
+                "no alert for a crash",
+                lambda: "crashed" in case.alerts or case.state not in ("failed", "backoff"),
+            )
 
     def _facts(self, case: Case) -> set[str]:
         """What went wrong since the last start, as error kinds."""
@@ -573,7 +586,7 @@ class Referee:
         case.due = now + delay + case.luck * settings.backoff_jitter
 
     def _check_status(self, case: Case, event: m.StateChanged) -> None:
-        status, now, state = event.status, anyio.current_time(), event.state
+        status, state = event.status, event.state
         told: dict[str, Any] = {"state": status.state, "sidecar": status.sidecar, "message": status.message}
         wanted = {"state": state, "sidecar": case.name, "message": event.reason}
         for field, value in wanted.items():
@@ -594,7 +607,7 @@ class Referee:
             self.blame(case.name, f"error is {status.error} in state {state}")
         alive = case.process is not None and case.process.ended_at is None
         pid = case.process.pid if case.process is not None and alive else None
-        if status.pid is not None and (state in ("stopped", "failed", "backoff") or status.pid != pid and alive):
+        if status.pid is not None and (state in ("stopped", "failed", "backoff") or (status.pid != pid and alive)):
             self.blame(case.name, f"pid is {status.pid} in state {state}, its process is {pid}")
         if state == "running" and alive and status.pid != pid:
             self.blame(case.name, f"pid is {status.pid} instead of {pid}")
@@ -605,10 +618,12 @@ class Referee:
             health = ("unknown", "healthy", "unhealthy")
         if status.health not in health:
             self.blame(case.name, f"health is {status.health} in state {state}")
+        case.changes += 1
+        change = case.changes
         self._owe(
             case,
             f"health {status.health} is not told",
-            lambda: case.health == status.health or case.since > now or case.state != state or state == "running",
+            lambda: case.health == status.health or case.changes != change or state == "running",
         )
 
     # --- the end ---

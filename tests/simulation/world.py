@@ -155,7 +155,11 @@ class FakeProcess:
         if self._leader and self.script.term is not None:
             code = self.script.term_code
             self._later(self.script.term, self._leader_ends, Ended(code, name if code is None else None))
-        if self._children and self.script.children_term is not None and (self.script.children_in_group or not group_only):
+        if (
+            self._children
+            and self.script.children_term is not None
+            and (self.script.children_in_group or not group_only)
+        ):
             self._later(self.script.children_term, self._children_end)
 
     def _leader_ends(self, ended: Ended) -> None:
@@ -248,7 +252,9 @@ class FakeProber(Prober):
             result = await self._ask(name, int(values["port"]), process, settings.timeout)
         if process is not None and not asked_by_operator.get():
             port = int(values["port"])
-            foreign = bool(port) and settings.kind != "command" and settings.verify_owner and not world.owns(process, port)
+            foreign = (
+                bool(port) and settings.kind != "command" and settings.verify_owner and not world.owns(process, port)
+            )
             world.referee.checked(process, ok=result.ok and not foreign)
         return result
 

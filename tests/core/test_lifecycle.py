@@ -13,6 +13,7 @@ from bridge.core import lifecycle as lc
 from bridge.core.health import Fold
 from bridge.model import State
 
+from . import redraw_lifecycle
 from .driver import BAD, Driver, of, policy, settled, states
 
 EVENTS: list[type[Any]] = list(get_args(lc.Event))
@@ -793,3 +794,24 @@ def test_the_last_failure_is_kept_until_a_start_succeeds() -> None:
     assert driver.life.failure == failure
     driver.run()
     assert driver.life.failure is None
+
+
+# --- the picture in the docs -----------------------------------------------------------------------------------------
+
+
+def test_the_picture_in_the_docs_is_drawn_from_todays_table() -> None:
+    page = redraw_lifecycle.PAGE.read_text(encoding="utf-8")
+    assert page == redraw_lifecycle.redrawn(page), "run python -m tests.core.redraw_lifecycle"
+
+
+def test_a_picture_of_another_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = redraw_lifecycle.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setitem(lc.TABLE[lc.RetryDue], "failed", lc.TABLE[lc.RetryDue]["backoff"])
+    assert page != redraw_lifecycle.redrawn(page)
+
+
+def test_the_picture_has_every_state_and_an_entrance() -> None:
+    lines = lc.diagram().splitlines()
+    assert lines[:2] == ["stateDiagram-v2", "    [*] --> stopped"]
+    assert all(any(line.startswith(f"    {state} --> ") for line in lines) for state in lc.STATES)
+    assert len(lines) == len(set(lines))

@@ -60,6 +60,47 @@ def play_plan(plan: Plan, chance: Random) -> Outcome:
     return Outcome(plan.seed, referee.blames, referee.trace)
 
 
+def assemble(world: World, tasks: TaskGroup) -> Supervisor:
+    """The real supervisor with the real sidecars of the world's plan; its referee hears all that is published."""
+    referee, clock = world.referee, world.clock
+    supervisor = Supervisor()
+
+    def now() -> str:
+        return rfc3339(clock.wall())
+
+    around = Surroundings(
+        tasks=tasks,
+        system=world,
+        prober=FakeProber(world),
+        run_tool=world.run_tool,
+        clock=clock,
+        ports=Ports(world),
+        alerts=Alerts(now, referee.published),
+        journal=Journal(now, lambda: 0),
+        publish=referee.published,
+        environ={},
+        log_dir="/logs",
+        ensure_up=supervisor.ensure_up,
+        woke_up=lambda slept_s: referee.note(f"the bridge notices {slept_s:g} s"),
+    )
+    sidecars = [
+        Sidecar(settings, around, FakeLog(world), Redactor(()), _luck_of(world, settings.name))
+        for settings in world.plan.sidecars
+    ]
+    supervisor.adopt(around, sidecars)
+    return supervisor
+
+
+def _luck_of(world: World, name: str) -> Callable[[], float]:
+    case = world.referee.cases[name]
+
+    def luck() -> float:
+        case.luck = world.chance.random()
+        return case.luck
+
+    return luck
+
+
 class _Stage:
     """One performance."""
 
@@ -67,15 +108,14 @@ class _Stage:
         self._plan = plan
         self._chance = chance
         self._referee = referee
-        self._supervisor = Supervisor()
-        self._answered = 0
+        self._supervisor: Supervisor
 
     async def perform(self) -> None:
         plan, referee = self._plan, self._referee
         world = World(plan, self._chance, referee)
         referee.world = world
         async with anyio.create_task_group() as tasks:
-            self._build(world, tasks)
+            self._supervisor = assemble(world, tasks)
             self._supervisor.autostart()
             async with anyio.create_task_group() as operators:
                 for request in plan.requests:
@@ -91,43 +131,6 @@ class _Stage:
             left = tasks.cancel_scope
             self._look_for_tasks(tasks)
             left.cancel()
-
-    def _build(self, world: World, tasks: TaskGroup) -> None:
-        referee, clock = self._referee, world.clock
-
-        def now() -> str:
-            return rfc3339(clock.wall())
-
-        around = Surroundings(
-            tasks=tasks,
-            system=world,
-            prober=FakeProber(world),
-            run_tool=world.run_tool,
-            clock=clock,
-            ports=Ports(world),
-            alerts=Alerts(now, referee.published),
-            journal=Journal(now, lambda: 0),
-            publish=referee.published,
-            environ={},
-            log_dir="/logs",
-            ensure_up=self._supervisor.ensure_up,
-            woke_up=lambda slept_s: referee.note(f"the bridge notices {slept_s:g} s"),
-        )
-        log = FakeLog(world)
-        sidecars = [
-            Sidecar(settings, around, log, Redactor(()), self._luck_of(settings.name))
-            for settings in self._plan.sidecars
-        ]
-        self._supervisor.adopt(around, sidecars)
-
-    def _luck_of(self, name: str) -> Callable[[], float]:
-        case = self._referee.cases[name]
-
-        def luck() -> float:
-            case.luck = self._chance.random()
-            return case.luck
-
-        return luck
 
     async def _jump(self, world: World, at: float, by_s: float) -> None:
         await anyio.sleep(at)

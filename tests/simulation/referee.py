@@ -95,6 +95,8 @@ class Case:
         self.up_asked = -1
         self.down_asked = -1
         self.restart_asked = -1
+        self.began_under_stop = False
+        """The last start was one by itself that a stop, which waits for dependents, is about to undo."""
         self.due: float | None = None
         self.fraction = 0.0
         self.stage = 0
@@ -120,6 +122,11 @@ class Case:
     def fresh(self) -> FakeProcess | None:
         """The process of the start under way or the last one; None where it did not come to one."""
         return self.process if self.spawns > self.spawns_before else None
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether somebody asked for a stop of what was started last."""
+        return self.down_asked > self.began or self.began_under_stop
 
     def all_needs(self) -> list[Case]:
         found: list[Case] = []
@@ -340,7 +347,7 @@ class Referee:
             falling = any(
                 each.state not in ("stopped", "failed") or each.since == now for each in case.all_dependents()
             )
-            if case.down_asked < asked and not (case.down_asked > case.began and falling):
+            if case.down_asked < asked and not (case.stop_asked and falling):
                 self.blame(case.name, "stopped_while_starting, but nobody stopped it")
         elif isinstance(answer, errors.ShuttingDown) and not self.closing:
             self.blame(case.name, "shutting_down, but nothing shuts down")
@@ -450,6 +457,7 @@ class Referee:
         ):
             self.blame(case.name, f"it starts by itself from {case.state}")
         case.due = None
+        case.began_under_stop = not case.operator and not case.wanted
         case.began = self._serial
         case.spawns_before = case.spawns
         case.ran = case.was_unhealthy = case.timed_out = False
@@ -479,7 +487,7 @@ class Referee:
         process = case.fresh
         age_s = anyio.current_time() - process.born if process is not None else 0.0
         reasons = {
-            "stop": case.down_asked > case.began,
+            "stop": case.stop_asked,
             "restart": case.restart_asked > case.began,
             "exit": process is not None and process.ended_at is not None,
             "unhealthy": event.status.health == "unhealthy" and self._sick(case) and case.settings.restart != "never",
@@ -500,7 +508,7 @@ class Referee:
             self.blame(case.name, f"{state}, but parts of its tree are alive")
         if case.tools:
             self.blame(case.name, f"{state}, but a tool of it is alive")
-        asked = case.down_asked > case.began
+        asked = case.stop_asked
         case.due = None
         if case.state == "backoff" or (case.state == "stopping" and state == "stopped" and asked):
             if not asked:

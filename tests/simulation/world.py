@@ -309,7 +309,7 @@ class World:
         self.by_stdout: dict[int, FakeProcess] = {}
         self.processes: dict[str, FakeProcess | None] = {}
         """The newest of each sidecar."""
-        self._chance = chance
+        self.chance = chance
         self._pid = 100
         self._ports = FREE_PORTS_FROM
 
@@ -329,16 +329,20 @@ class World:
         name = spec.env["SIDECAR_NAME"]
         mood = self._mood(name)
         self.referee.spawning(name)
-        if self._chance.random() < mood.spawn_error:
-            reason = self._chance.choice(("missing_program", "no_resources", "other"))
+        if self.chance.random() < mood.spawn_error:
+            reason = self.chance.choice(("missing_program", "no_resources", "other"))
             self.referee.spawn_failed(name, reason)
             raise SpawnError(reason, f"It could not be started: {reason}.")  # type: ignore[arg-type]
         self._pid += 1
-        process = FakeProcess(self, name, self._pid, spec, draw_script(self._chance, mood))
+        process = FakeProcess(self, name, self._pid, spec, self.next_script(name))
         self.processes[name] = process
         self.by_stdout[process.stdout] = process
         self.referee.spawned(process)
         return process
+
+    def next_script(self, name: str) -> Script:
+        """What the next process of this sidecar will do."""
+        return draw_script(self.chance, self._mood(name))
 
     def free_port(self, host: str) -> int:
         self._ports += 1
@@ -377,11 +381,11 @@ class World:
     ) -> ToolResult:
         kind, name = argv
         mood = self._mood(name)
-        if kind != "check" and self._chance.random() < mood.spawn_error / 3:
+        if kind != "check" and self.chance.random() < mood.spawn_error / 3:
             self.referee.tool_failed(name)
             raise SpawnError("missing_program", f"There is no {kind}.")
-        duration_s = self._chance.choice(TOOL_S)
-        ended = Ended(int(self._chance.random() < mood.tool_failure), None)
+        duration_s = self.chance.choice(TOOL_S)
+        ended = Ended(int(self.chance.random() < mood.tool_failure), None)
         if kind == "check":
             process = self.current(name)
             how = process.mood_now() if process is not None else "refused"
@@ -399,7 +403,7 @@ class World:
         finally:
             # Its tree is ended whatever happens, and that may take its time.
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(self._chance.choice(TOOL_DEATH_S))
+                await anyio.sleep(self.chance.choice(TOOL_DEATH_S))
             self.referee.tool_ended(name)
         if kind != "check" and (result is None or result.code != 0):
             self.referee.tool_failed(name)

@@ -224,6 +224,12 @@ class Publish(NamedTuple):
     reason: str
 
 
+class NewAttempt(NamedTuple):
+    """Forget the attempt before: its process, progress and port are no longer this sidecar's."""
+
+    attempt: int
+
+
 class PrepareStart(NamedTuple):
     """See to dependencies and the port, then report DependenciesMet or StartRefused."""
 
@@ -317,6 +323,7 @@ class Follow(NamedTuple):
 
 Effect = (
     Publish
+    | NewAttempt
     | PrepareStart
     | Spawn
     | Watch
@@ -353,11 +360,10 @@ def _begin(life: Life, origin: Origin, reason: str, *, restarting: bool = False)
         retry_at=None,
         ending=None,
     )
-    # The new attempt comes first, or the status that is published would still show the old one's progress.
-    effects: list[Effect] = [PrepareStart(after.attempt), Publish(life.state, "starting", reason)]
+    effects: list[Effect] = [NewAttempt(after.attempt), Publish(life.state, "starting", reason)]
     if life.fold.health != "unknown":
         effects.append(TellHealth("unknown"))
-    return after, effects
+    return after, [*effects, PrepareStart(after.attempt)]
 
 
 def _end(life: Life, ending: Ending, reason: str, *, gentle: bool = True, force: bool = False) -> Step:

@@ -147,6 +147,7 @@ class Sidecar:
         self._stops: Waiters[None] = Waiters()
         self._changed = anyio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._held_down: lc.StopRequested | None = None
         self._inbox: deque[lc.Event] = deque()
         self._feeding = False
 
@@ -185,6 +186,22 @@ class Sidecar:
                 self._stops.forget(waiter)
 
         return finish
+
+    def hold_down(self, how: lc.StopRequested) -> None:
+        """Until `let_go`: stop it as soon as it has no process that others could depend on."""
+        self._held_down = how
+        self._obey_hold()
+
+    def let_go(self) -> None:
+        """End what `hold_down` began."""
+        self._held_down = None
+
+    def _obey_hold(self) -> None:
+        state = self.life.state
+        if self._held_down is not None and (
+            state in ("stopping", "backoff") or (state == "starting" and self.process is None)
+        ):
+            self.feed(self._held_down)
 
     async def _request_up(self, event: lc.Event, wait: bool) -> None:
         waiter = self._starts.enter()
@@ -255,9 +272,14 @@ class Sidecar:
         match effect:
             case lc.Publish(previous, state, reason):
                 self._publish_state(previous, state, reason)
-            case lc.PrepareStart(number):
+            case lc.NewAttempt(number):
                 self._attempt = Attempt(number, anyio.current_time(), ProgressReport(self._tell_progress))
-                self._attempt.preparing = start_job(self._around.tasks, self._prepare, self._attempt)
+            case lc.PrepareStart():
+                self._report(self._attempt, "checking_dependencies", "Checking what it needs.", 0.0)
+                if self.settings.depends_on or self.settings.dependencies is not None:
+                    self._attempt.preparing = start_job(self._around.tasks, self._prepare, self._attempt)
+                else:
+                    self._ready_to_spawn(self._attempt)
             case lc.Spawn():
                 self._spawn(self._attempt)
             case lc.Watch():
@@ -294,6 +316,9 @@ class Sidecar:
 
     def _arm(self, name: str, delay_s: float, then: Callable[[], None]) -> None:
         self._disarm(name)
+        if delay_s <= 0:
+            then()  # Nothing it causes happens within this step: `feed` takes it up behind.
+            return
         self._timers[name] = asyncio.get_running_loop().call_later(delay_s, then)
 
     def _disarm(self, *names: str) -> None:
@@ -332,6 +357,7 @@ class Sidecar:
         )
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+        self._obey_hold()
 
     def _pid(self) -> int | None:
         process = self._attempt.process
@@ -372,33 +398,37 @@ class Sidecar:
         return env
 
     async def _prepare(self, attempt: Attempt) -> None:
-        """Dependencies, then the port; ends in DependenciesMet or StartRefused."""
+        """See to what it depends on; ends in DependenciesMet or StartRefused."""
+        failure = await self._start_dependencies()
+        if failure is not None:
+            self.feed(lc.StartRefused(attempt.number, failure))
+            return
         try:
-            self._report(attempt, "checking_dependencies", "Checking what it needs.", 0.0)
-            failure = await self._start_dependencies()
-            if failure is not None:
-                self.feed(lc.StartRefused(attempt.number, failure))
-                return
-            env = self._environment(self._values(self.settings.port))
             if self.settings.dependencies is not None:
                 await ensure_dependencies(
                     self.name,
                     self.settings.dependencies,
                     run_tool=self._around.run_tool,
                     cwd=self.settings.cwd,
-                    env=env,
+                    env=self._environment(self._values(self.settings.port)),
                     on_install=partial(self._report_install, attempt, anyio.current_time()),
                 )
-            if self.settings.port is not None:
-                attempt.port = self._around.ports.obtain(self.name, self.settings.host, self.settings.port)
-        except errors.PortInUse as error:
-            self._raise("port_in_use", "critical", error.message, error.detail)
-            self.feed(lc.StartRefused(attempt.number, status.failure_from(error, permanent=True)))
         except errors.DependencyFailed as error:
             shown = errors.DependencyFailed(
                 self._redactor.text(error.message), sidecar=self.name, detail=self._redactor.value(error.detail)
             )
             self.feed(lc.StartRefused(attempt.number, status.failure_from(shown)))
+        else:
+            self._ready_to_spawn(attempt)
+
+    def _ready_to_spawn(self, attempt: Attempt) -> None:
+        """Get the port, the last thing that a start needs."""
+        try:
+            if self.settings.port is not None:
+                attempt.port = self._around.ports.obtain(self.name, self.settings.host, self.settings.port)
+        except errors.PortInUse as error:
+            self._raise("port_in_use", "critical", error.message, error.detail)
+            self.feed(lc.StartRefused(attempt.number, status.failure_from(error, permanent=True)))
         else:
             attempt.values = self._values(attempt.port)
             attempt.env = self._environment(attempt.values)
@@ -474,16 +504,16 @@ class Sidecar:
         await self._end_checks(attempt)
         attempt.exit = self._exit_of(ended, cause, uptime_s, output)
         self._last_exit = attempt.exit
-        extinct = not process.members()
-        if extinct and attempt.ender is None:
-            await output.close(max(ended_at + DRAIN_S - anyio.current_time(), 0.0))
-        # A stop may have begun meanwhile; it still uses the tree and lets go of it afterwards.
-        if extinct and attempt.ender is None:
-            process.close()
+        extinct = await process.wait_extinct(0)
         summary = status.exit_sentence(ended, ready=ran is not None, hint=attempt.exit.hint)
         self._around.journal.record(self.name, "exited", summary, attempt.exit)
         attempt.exited.set()
+        # A stop that has begun still uses the tree, and lets go of it afterwards.
+        at_rest = extinct and attempt.ender is None
         self.feed(lc.Exited(attempt.number, ended.code, ended.signal, summary, attempt.exit, extinct))
+        if at_rest:
+            process.close()
+            await output.close(max(ended_at + DRAIN_S - anyio.current_time(), 0.0))
 
     def _exit_of(self, ended: Ended, cause: m.ExitCause, uptime_s: float | None, output: Output) -> m.Exit:
         tail = [self._redactor.text(line) for line in output.tail("stderr", TAIL_LINES)]

@@ -120,7 +120,7 @@ class Supervisor:
         for name, sidecar in reversed(wanted.items()):
             if self._is_leant_on(sidecar):
                 self._falling[name] += 1
-                _keep_down(sidecar, how)
+                sidecar.hold_down(how)
             else:
                 begun[name] = sidecar.begin_stop(force=how.force, cause=how.cause)
         assert self._around is not None
@@ -135,11 +135,8 @@ class Supervisor:
             if name in begun:
                 await begun[name]()
             else:
-                async with anyio.create_task_group() as waiting:
-                    waiting.start_soon(_stay_down, sidecar, how)
-                    for dependent in self._dependents(sidecar):
-                        await gone[dependent.name].wait()
-                    waiting.cancel_scope.cancel()
+                for dependent in self._dependents(sidecar):
+                    await gone[dependent.name].wait()
                 finish = sidecar.begin_stop(force=how.force, cause=how.cause)
                 self._has_fallen(name)
                 await finish()
@@ -151,6 +148,8 @@ class Supervisor:
 
     def _has_fallen(self, name: str) -> None:
         self._falling[name] -= 1
+        if not self._falling[name]:
+            self.sidecars[name].let_go()
         fell, self._fell = self._fell, anyio.Event()
         fell.set()
 
@@ -199,19 +198,6 @@ class Supervisor:
     def _note(self, sidecar: Sidecar, kind: str, message: str) -> None:
         assert self._around is not None
         self._around.journal.record(sidecar.name, kind, message)
-
-
-def _keep_down(sidecar: Sidecar, how: lc.StopRequested) -> None:
-    """Stop what has no process that others could depend on."""
-    state = sidecar.life.state
-    if state in ("stopping", "backoff") or (state == "starting" and sidecar.process is None):
-        sidecar.feed(how)
-
-
-async def _stay_down(sidecar: Sidecar, how: lc.StopRequested) -> None:
-    while True:
-        _keep_down(sidecar, how)
-        await sidecar.changed()
 
 
 def _not_running(name: str, kind: str, message: str) -> lc.Failure:

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from .kit import BareBridge, show
 
-ROUNDS = 12
+ROUNDS = 20
 LIFE_S = 1.3
+SUPERVISORD = Path(sys.executable).with_name("supervisord")
 
 
 class Announcements:
@@ -43,78 +45,93 @@ class Announcements:
         os.close(self._fd)
 
 
-def measure(announcements: Announcements) -> list[float]:
-    """Kill and wait, again and again."""
-    took = []
-    pid = announcements.next_pid()
-    for _ in range(ROUNDS):
-        time.sleep(LIFE_S)
+class Peer:
+    """A supervisor with one sleeper, which can be killed."""
+
+    def __init__(self, name: str, folder: Path, stack: ExitStack) -> None:
+        self.name = name
+        self.took: list[float] = []
+        self._announcements = Announcements(folder)
+        stack.callback(self._announcements.close)
+        self.script = str(self._announcements.script)
+        self._pid = 0
+
+    def wait_first(self) -> None:
+        """Wait for the first process."""
+        self._pid = self._announcements.next_pid()
+
+    def kill(self) -> None:
+        """Kill the process and take the time until the next one acts."""
         began = time.perf_counter()
-        os.kill(pid, signal.SIGKILL)
-        pid = announcements.next_pid()
-        took.append(time.perf_counter() - began)
-    return took
+        os.kill(self._pid, signal.SIGKILL)
+        self._pid = self._announcements.next_pid()
+        self.took.append(time.perf_counter() - began)
 
 
-def under_bridge(folder: Path) -> list[float]:
-    announcements = Announcements(folder)
+def start_bridge(folder: Path, stack: ExitStack) -> Peer:
+    """Our own."""
+    peer = Peer("bridge", folder, stack)
     sidecar = {
-        "command": [str(announcements.script)],
+        "command": [peer.script],
         "backoff_initial": 0,
         "max_restarts": 1000,
         "flapping_restarts": 1000,
         "health": {"none": True, "ready_after": 0},
     }
-    with BareBridge({"sidecars": {"sleeper": sidecar}}, folder):
-        took = measure(announcements)
-    announcements.close()
-    return took
+    stack.enter_context(BareBridge({"sidecars": {"sleeper": sidecar}}, folder))
+    return peer
 
 
-def under_runsv(folder: Path) -> list[float]:
-    announcements = Announcements(folder)
-    process = subprocess.Popen(["runsv", str(folder)])
-    took = measure(announcements)
-    process.terminate()
-    process.wait()
-    announcements.close()
-    return took
+def start_runsv(folder: Path, stack: ExitStack) -> Peer:
+    """runit's supervisor of one service."""
+    peer = Peer("runsv", folder, stack)
+    stack.callback(end, subprocess.Popen(["runsv", str(folder)]))
+    return peer
 
 
-def under_supervisord(folder: Path, program: str) -> list[float]:
-    announcements = Announcements(folder)
+def start_supervisord(folder: Path, stack: ExitStack) -> Peer:
+    """supervisord, from the environment that runs this."""
+    peer = Peer("supervisord", folder, stack)
     config = folder / "supervisord.conf"
     config.write_text(
         f"[supervisord]\nnodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\n"
-        f"[program:sleeper]\ncommand={announcements.script}\nautorestart=true\n"
+        f"[program:sleeper]\ncommand={peer.script}\nautorestart=true\n"
     )
-    process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL)
-    took = measure(announcements)
+    command = [str(SUPERVISORD), "-c", str(config)]
+    stack.callback(end, subprocess.Popen(command, stdout=subprocess.DEVNULL))
+    return peer
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a peer with what it supervises."""
     process.terminate()
     process.wait()
-    announcements.close()
-    return took
 
 
 def main() -> None:
-    """Print the figures against the peers that are installed."""
-    with tempfile.TemporaryDirectory() as top:
-        own = Path(top, "bridge")
-        own.mkdir()
-        mine = under_bridge(own)
-        if shutil.which("runsv"):
-            peer = Path(top, "runsv")
-            peer.mkdir()
-            show("respawn after SIGKILL", mine, under_runsv(peer), "runsv")
-        else:
-            print("respawn: runsv is not installed")
-        supervisord = Path(sys.executable).with_name("supervisord")
-        if supervisord.exists():
-            peer = Path(top, "supervisord")
-            peer.mkdir()
-            show("respawn after SIGKILL", mine, under_supervisord(peer, str(supervisord)), "supervisord")
-        else:
-            print("respawn: supervisord is not installed")
+    """Print the figures against the peers that are installed; they are killed in turn, so that load hits all alike."""
+    starters = {"bridge": start_bridge}
+    if shutil.which("runsv"):
+        starters["runsv"] = start_runsv
+    if SUPERVISORD.exists():
+        starters["supervisord"] = start_supervisord
+    with tempfile.TemporaryDirectory() as top, ExitStack() as stack:
+        peers = []
+        for name, start in starters.items():
+            folder = Path(top, name)
+            folder.mkdir()
+            peers.append(start(folder, stack))
+        for peer in peers:
+            peer.wait_first()
+        for _ in range(ROUNDS):
+            time.sleep(LIFE_S)
+            for peer in peers:
+                peer.kill()
+    own, *others = peers
+    for other in others:
+        show("respawn after SIGKILL", own.took, other.took, other.name)
+    for name in {"runsv", "supervisord"} - starters.keys():
+        print(f"respawn: {name} is not installed")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from bridge.core import lifecycle as lc
 from bridge.core import restart
 from bridge.supervision import sidecar as sidecar_
 from bridge.supervision.ender import Ender
+from bridge.supervision.sidecar import Sidecar
 from bridge.supervision.supervisor import Supervisor
 
 
@@ -93,12 +94,7 @@ def _stops_in_no_order() -> Any:
 
 
 def _falls_forgotten() -> Any:
-    async def careless(sidecar: Any, how: lc.StopRequested) -> None:
-        return None
-
-    from bridge.supervision import supervisor
-
-    return _patched(supervisor, "_stay_down", careless)
+    return _patched(Sidecar, "_obey_hold", lambda self: None)
 
 
 def _dependencies_ignored() -> Any:

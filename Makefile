@@ -7,14 +7,15 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python
 INSTALLED := $(VENV)/.installed
-NODE_PEERS := build/node-peers
+NODE_PEERS := tests/node
+NODE_INSTALLED := $(NODE_PEERS)/node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow bench lint types schemas wheel clean
 
 help:
 	@echo 'make demo       watch a sidecar being started, killed, hung and stopped, in a minute'
-	@echo 'make test       all tests, in about six minutes on two cores'
+	@echo 'make test       all tests, in about four minutes on two cores'
 	@echo 'make test-slow  the tests that take minutes each'
 	@echo 'make bench      figures, each against a named peer in the same run'
 	@echo 'make lint       formatting and lint'
@@ -41,25 +42,27 @@ $(INSTALLED): pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable . --group dev
 	@touch $@
 
+$(NODE_INSTALLED): $(NODE_PEERS)/package-lock.json
+	@command -v npm >/dev/null || { echo 'There is no npm here. Install Node.js 20 or newer' >&2; exit 1; }
+	@npm ci --silent --no-fund --no-audit --prefix $(NODE_PEERS)
+	@touch $@
+
 demo: $(INSTALLED)
 	@$(RUN) -m bridge demo $(DEMO_ARGS)
 
 # Each test is bounded by itself (60 s); this bounds the run. Nothing follows pytest's own closing line.
-test: $(INSTALLED)
-	@echo 'All tests: about six minutes on two cores, twelve at most.'
-	@$(RUN) -m pytest --session-timeout=720 -m 'not slow' $(PYTEST_ARGS)
+test: $(INSTALLED) $(NODE_INSTALLED)
+	@echo 'All tests: about four minutes on two cores, twelve at most. PYTEST_ARGS=-n0 runs them one after the other.'
+	@$(RUN) -m pytest -n 2 --dist worksteal --session-timeout=720 -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)
 	@$(RUN) -m pytest -m slow $(PYTEST_ARGS)
 
-bench: $(INSTALLED)
+bench: $(INSTALLED) $(NODE_INSTALLED)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --group bench
-	@if command -v npm >/dev/null; then \
-		test -d $(NODE_PEERS)/node_modules || npm install --silent --no-fund --no-audit --prefix $(NODE_PEERS) vscode-jsonrpc@8; \
-	else echo 'npm is not installed: vscode-jsonrpc is left out'; fi
 	@set -e; for file in tests/benchmarks/bench_*.py; do \
 		name=$$(basename $$file .py); extra=; \
-		if [ $$name = bench_rpc ] && [ -d $(NODE_PEERS)/node_modules ]; then extra='--node $(NODE_PEERS)'; fi; \
+		if [ $$name = bench_rpc ]; then extra='--node $(NODE_PEERS)'; fi; \
 		echo "--- $${name#bench_}"; \
 		$(RUN) -m tests.benchmarks.$$name $$extra; \
 	done

@@ -62,7 +62,7 @@ bench: $(INSTALLED) $(NODE_INSTALLED)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --group bench
 	@set -e; for file in tests/benchmarks/bench_*.py; do \
 		name=$$(basename $$file .py); extra=; \
-		if [ $$name = bench_rpc ]; then extra='--node $(NODE_PEERS)'; fi; \
+		if [ $$name = bench_rpc ]; then extra='--node $(NODE_PEERS)/node_modules'; fi; \
 		echo "--- $${name#bench_}"; \
 		$(RUN) -m tests.benchmarks.$$name $$extra; \
 	done
@@ -87,4 +87,4 @@ wheel: $(INSTALLED)
 	@$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NODE_PEERS)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

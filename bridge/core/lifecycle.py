@@ -668,7 +668,7 @@ TABLE: dict[type[Any], dict[State, Rule | Verdict]] = {
         "failed": Rule(_restart_at_rest, ("starting",)),
     },
     DependenciesMet: dict.fromkeys(STATES, IGNORE) | {"starting": Rule(_spawn, ("starting",))},
-    StartRefused: dict.fromkeys(STATES, IGNORE) | {"starting": Rule(_refused, _SETTLED)},
+    StartRefused: dict.fromkeys(STATES, IGNORE) | {"starting": Rule(_refused, ("backoff", "failed"))},
     Spawned: dict.fromkeys(STATES, IGNORE)
     | {"starting": Rule(_spawned, ("starting",)), "stopping": Rule(_spawned_too_late, ("stopping",))},
     CheckPassed: dict.fromkeys(STATES, IGNORE)
@@ -677,7 +677,10 @@ TABLE: dict[type[Any], dict[State, Rule | Verdict]] = {
     BecameReady: dict.fromkeys(STATES, IGNORE) | {"starting": Rule(_ready, ("running",))},
     StartupTimedOut: dict.fromkeys(STATES, IGNORE) | {"starting": Rule(_timed_out, ("stopping",))},
     Exited: dict.fromkeys(STATES, IGNORE)
-    | {"starting": Rule(_exited, (*_SETTLED, "stopping")), "running": Rule(_exited, (*_SETTLED, "stopping"))},
+    | {
+        "starting": Rule(_exited, ("backoff", "failed", "stopping")),
+        "running": Rule(_exited, (*_SETTLED, "stopping")),
+    },
     TreeEnded: dict.fromkeys(STATES, IGNORE) | {"stopping": Rule(_ended, (*_SETTLED, "starting"))},
     RetryDue: dict.fromkeys(STATES, IGNORE) | {"backoff": Rule(_retry, ("starting",))},
     StableReached: dict.fromkeys(STATES, IGNORE) | {"running": Rule(_stability, ("running",))},

@@ -383,7 +383,7 @@ def _health(reading: _Reading, value: object, path: str) -> HealthSettings:
     kinds = [kind for kind in _KINDS if kind in table]
     if len(kinds) != 1:
         found = " and ".join(f"`{kind}`" for kind in kinds) or "none of them"
-        if table:
+        if isinstance(value, dict):  # what is no table was refused as such
             reading.refuse(path, f"expected exactly one of http, tcp, command, log and none, got {found}")
         return HealthSettings()
     if values.pop("none", True) is False:

@@ -239,7 +239,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(folder: Path) -> None:
         ({"log": "listening on .*:{port}$"}, HealthSettings(kind="log", log="listening on .*:{port}$")),
         ({"log": r"in \d{{1,3}} ms"}, HealthSettings(kind="log", log=r"in \d{{1,3}} ms")),
         ({"none": True, "ready_after": 0}, HealthSettings(kind="none", ready_after=0.0)),
-        ({}, HealthSettings(kind="none")),
+        ({"none": True}, HealthSettings(kind="none")),
     ],
 )
 def test_each_kind_of_health_check(health: dict[str, Any], expected: HealthSettings) -> None:
@@ -421,7 +421,10 @@ WRONG: dict[str, list[Any]] = {
     "dependencies.check.command": NOT_COMMANDS,
     "dependencies.install": NOT_COMMANDS,
     "dependencies.timeout": [*NOT_NUMBERS, 0],
-    "health": [[], "http://x", True, {"interval": 5}, {"http": "http://x/", "tcp": "x:1"}, {"none": True, "log": "x"}],
+    "health": [
+        *([], "http://x", True, {}, {"http": None}, {"interval": 5}),
+        *({"http": "http://x/", "tcp": "x:1"}, {"none": True, "log": "x"}),
+    ],
     "health.http": ["", "x", "ftp://x/", "http://", "http:///x", "http://x y/", "http://x:70000/", "http://[::1", 5],
     "health.tcp": ["", "x", "x:", ":80", "x:0", "x:70000", "x:port", "::1:80", "http://x:80", 80],
     "health.command": [*NOT_COMMANDS, ["{port}"]],
@@ -554,6 +557,7 @@ def test_a_sidecar_that_is_no_table_is_refused(data: Any) -> None:
             "sidecars.web.health: expected exactly one of http, tcp, command, log and none, got `http` and `log`",
         ),
         ({"health": {"interval": 1}}, "and none, got none of them"),
+        ({"health": {}}, "sidecars.web.health: expected exactly one of http, tcp, command, log and none, got none of"),
         ({"health": {"log": "a{2}"}}, "sidecars.web.health.log: unknown placeholder {2}"),
         ({"health": {"log": "("}}, "is no valid regular expression"),
         ({"depends_on": ["a", "a"]}, 'sidecars.web.depends_on[1]: "a" stands in the list twice'),
@@ -561,6 +565,13 @@ def test_a_sidecar_that_is_no_table_is_refused(data: Any) -> None:
 )
 def test_a_refusal_says_what_was_expected_and_what_was_found(data: dict[str, Any], message: str) -> None:
     assert message in wrong(data).message
+
+
+@pytest.mark.parametrize("data", [[], "x", True])
+def test_a_health_that_is_no_table_is_one_problem(data: Any) -> None:
+    error = wrong({"health": data})
+    assert "sidecars.web.health: expected a table" in error.message
+    assert error.detail["problems"] == []
 
 
 def test_every_problem_is_told_at_once(folder: Path) -> None:

@@ -227,13 +227,17 @@ def _text(value: object, origin: Origin, what: str, *, filled: bool) -> str:
         hint = f' (write it as text: "{shown(value)}")' if isinstance(value, int | float) else ""
         raise Refused(f"expected {what}, got {shown(value)}{hint}")
     result = _expand(value, origin.environ, escape if filled else str)
-    if "\0" in result:
-        raise Refused("contains a NUL byte, which no system lets through")
-    if not _encodable(result):
-        raise Refused("is no valid Unicode text: it has half of a surrogate pair or bytes that are no UTF-8")
+    _check_passable(result)
     if filled:
         _check_placeholders(result, origin)
     return result
+
+
+def _check_passable(written: str) -> None:
+    if "\0" in written:
+        raise Refused("contains a NUL byte, which no system lets through")
+    if not _encodable(written):
+        raise Refused("is no valid Unicode text: it has half of a surrogate pair or bytes that are no UTF-8")
 
 
 def _encodable(value: str) -> bool:
@@ -267,11 +271,22 @@ def non_empty(value: object, origin: Origin) -> str:
 def path(value: object, origin: Origin) -> str:
     """An absolute path; a relative one begins at the folder of the file."""
     result = text(value, origin, what="a path")
-    if not result:
-        raise Refused("expected a path, got an empty text")
+    _check_not_empty_path(result)
     if result == "~" or result.startswith("~/"):
         raise Refused("`~` stands for no folder here: write ${HOME}")
     return os.path.normpath(os.path.join(origin.folder, result))
+
+
+def argument_path(written: str) -> str:
+    """An absolute path from an argument, where the shell has put variables in; relative to the current directory."""
+    _check_passable(written)
+    _check_not_empty_path(written)
+    return os.path.abspath(written)
+
+
+def _check_not_empty_path(written: str) -> None:
+    if not written:
+        raise Refused("expected a path, got an empty text")
 
 
 def listing(item: Reader, what: str = "a list", *, unique: bool = False) -> Reader:

@@ -302,6 +302,11 @@ def from_mapping(
     reading = _Reading(v.Origin(folder, environ, {}), problems)
     table = reading.table(data, "")
     values = reading.fields(table, _TOP, "", beside=("sidecars",))
+    if log_dir is not None:
+        try:
+            values["log_dir"] = v.argument_path(log_dir)
+        except v.Refused as refused:
+            reading.refuse("log_dir", f"{refused.message} (given by --log-dir)")
     sidecars = {
         name: sidecar
         for name, value in reading.table(table.get("sidecars", {}), "sidecars").items()
@@ -311,9 +316,7 @@ def from_mapping(
     if not problems:
         _check_depends_on(sidecars, problems)
     problems.raise_any()
-    if log_dir is not None:
-        values["log_dir"] = os.path.abspath(log_dir)
-    elif "log_dir" not in values:
+    if "log_dir" not in values:
         values["log_dir"] = default_log_dir(path or folder, environ)
     return Settings(path=path, folder=folder, sidecars=sidecars, **values)
 

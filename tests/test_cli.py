@@ -88,6 +88,13 @@ def test_wrong_arguments_are_exit_code_2_and_said_on_fd_2(args: tuple[str, ...])
         assert done.out == ""
 
 
+@pytest.mark.parametrize("command", [["serve", "--config"], ["check"], ["call", "ping", "--config"]])
+def test_an_empty_log_dir_is_refused_everywhere(tmp_path: Path, command: list[str]) -> None:
+    done = run(*command, write(tmp_path, ""), "--log-dir", "")
+    assert (done.code, done.out) == (2, "")
+    assert "log_dir: expected a path, got an empty text (given by --log-dir)" in done.err
+
+
 # --- check -----------------------------------------------------------------------------------------------------------
 
 GOOD = """

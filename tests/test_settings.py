@@ -296,6 +296,22 @@ def test_a_folder_with_braces_in_its_name_survives_the_filling(folder: Path) -> 
 def test_a_log_dir_given_apart_goes_before_that_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert read(folder, 'log_dir = "/elsewhere"', log_dir="mine").log_dir == str(folder / "mine")
+    assert read(folder, "", log_dir="${HOME}").log_dir == str(folder / "${HOME}")
+
+
+@pytest.mark.parametrize(
+    ("log_dir", "message"), [("", "got an empty text"), ("a\0b", "NUL byte"), ("/\udcff", "no valid Unicode text")]
+)
+def test_a_log_dir_given_apart_that_is_no_path_is_refused(folder: Path, log_dir: str, message: str) -> None:
+    with pytest.raises(ConfigInvalid, match=message) as caught:
+        read(folder, "", log_dir=log_dir)
+    assert caught.value.path == "log_dir"
+    assert "(given by --log-dir)" in caught.value.message
+
+
+def test_no_log_dir_of_the_file_is_the_current_folder_by_mistake(folder: Path) -> None:
+    for text, *overrides in (["", "log_dir="], ['log_dir = "${EMPTY}"'], ['log_dir = ""']):
+        assert "log_dir: expected a path, got an empty text" in refused(folder, text, *overrides).message
 
 
 @pytest.mark.parametrize(

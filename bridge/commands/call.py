@@ -29,7 +29,7 @@ _PASSED_ON = (2, 3)
 def main(argv: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.attach is not None and (options.config or options.set or options.log_dir):
+    if options.attach is not None and (options.config is not None or options.set or options.log_dir is not None):
         parser.error(
             "--config, --set and --log-dir are for the bridge that this command starts; --attach names another"
         )
@@ -111,7 +111,7 @@ def _serve(options: argparse.Namespace) -> list[str]:
     command = [*bridge_command(), "serve", "--config", options.config, "--log-level", "error"]
     for each in options.set:
         command += ["--set", each]
-    return command + (["--log-dir", options.log_dir] if options.log_dir else [])
+    return command + ([] if options.log_dir is None else ["--log-dir", options.log_dir])
 
 
 def _fail(message: str, detail: Any = None) -> int:

@@ -244,11 +244,10 @@ class Follower:
             self._serve(due, subscriptions, joining)
 
     def _due(self) -> _Feed | None:
+        """The feed that has waited longest among those whose turn it is, so that no flood keeps another one waiting."""
         now = time.monotonic()
-        for feed in self._feeds.values():
-            if feed.busy and not feed.posted and feed.next_s <= now:
-                return feed
-        return None
+        ready = [feed for feed in self._feeds.values() if feed.busy and not feed.posted and feed.next_s <= now]
+        return min(ready, key=lambda feed: feed.next_s, default=None)
 
     def _serve(self, feed: _Feed, subscriptions: list[Subscription], joining: list[Subscription]) -> None:
         """One batch for every subscription of a sidecar."""

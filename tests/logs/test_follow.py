@@ -12,7 +12,7 @@ import pytest
 
 from bridge.errors import CursorExpired, InvalidParams
 from bridge.logs import LogLimits, SidecarLog, follow
-from bridge.model import LogEntry, LogLines, SubscribeLogsParams
+from bridge.model import GetLogsParams, LogEntry, LogLines, LogPage, SubscribeLogsParams
 
 from .support import SMALL, everything, flooding, opened, run, texts, until, writing
 
@@ -44,6 +44,11 @@ async def subscribe(log: SidecarLog, **params: Any) -> Follower:
     follower = Follower()
     follower.id = (await log.subscribe(SubscribeLogsParams(**params), follower.take)).id
     return follower
+
+
+async def everything_at_once(log: SidecarLog) -> LogPage:
+    """The newest page of the largest size."""
+    return await log.page(GetLogsParams(lines=100_000))
 
 
 def test_new_lines_come_live_and_old_ones_do_not(tmp_path: Path) -> None:
@@ -251,6 +256,33 @@ def test_a_hundred_subscriptions_each_get_every_line(tmp_path: Path) -> None:
                 await until(lambda f=follower: len(f.entries) == 500)  # type: ignore[misc]
                 assert {batch.sidecar for batch in follower.batches} == {name}
                 assert texts(follower.entries) == [str(n) for n in range(500)]
+
+    run(test)
+
+
+def test_every_sidecars_followers_have_their_turn_while_all_have_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "INTERVAL_S", 0.0)  # more is always due than can be served
+    data = b"".join(b"%d\n" % n for n in range(30_000))
+    names = [f"s{number}" for number in range(9)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sidecar-stdout.log").write_bytes(data)
+
+    async def test() -> None:
+        async with opened(tmp_path, nested=True) as logs:
+            cursors = [
+                (await everything_at_once(logs.open(name, LogLimits(max_bytes=10_000_000)))).entries[0].cursor
+                for name in names
+            ]
+            followers = [
+                await subscribe(logs.open(name), after=cursor) for name, cursor in zip(names, cursors, strict=True)
+            ]
+            before = [len(follower.batches) for follower in followers]
+            await until(lambda: sum(len(follower.batches) for follower in followers) >= sum(before) + 45)
+            gains = [len(follower.batches) - had for follower, had in zip(followers, before, strict=True)]
+            assert min(gains) >= 3, gains
 
     run(test)
 

@@ -42,15 +42,15 @@ def _fill_gaps() -> None:
 
 
 def _mend_streams() -> None:
-    """Give sys a stream where the interpreter found a closed descriptor, and let prints appear line by line."""
-    # The streams live as long as the interpreter and must not close the descriptors under it.
-    if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    """Give sys streams that fit what the descriptors are now, and let prints appear line by line.
+
+    The streams of the interpreter remember what fd 0 to 2 were when it began, whether they could seek for one, and
+    fail on what they are now; where it found a closed descriptor there is none.
+    """
     for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)  # a test runner may have put something else there
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace", line_buffering=True)
+        if stream is not None:
+            stream.flush()
+    # These live as long as the interpreter and must not close the descriptors under it.
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115

@@ -133,3 +133,73 @@ def test_descriptors_are_private_whichever_were_closed(closed: tuple[int, ...]) 
     assert rest.split() == ["[True,", "True,", "True,", "False,", "False]", "True", "True"], done.stderr
     assert b"stray" not in done.stdout
     assert (b"stray" in done.stderr) is (2 not in closed)
+
+
+KINDS = ("file", "null device", "pipe", "terminal")
+
+
+class Opened:
+    """A descriptor of some kind to write to, and what was written."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self._path: Path | None = None
+        self._read = -1
+        if kind == "file":
+            self._path = folder / os.urandom(4).hex()
+            self.fd = os.open(self._path, os.O_WRONLY | os.O_CREAT)
+        elif kind == "null device":
+            self.fd = os.open(os.devnull, os.O_WRONLY)
+        elif kind == "pipe":
+            self._read, self.fd = os.pipe()
+        else:
+            self._read, self.fd = pty.openpty()
+
+    def written(self) -> bytes | None:
+        """None where nobody can tell."""
+        if self._path is not None:
+            return self._path.read_bytes()
+        if self._read < 0:
+            return None
+        os.set_blocking(self._read, False)
+        try:
+            return os.read(self._read, 65536)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self._read >= 0:
+            os.close(self._read)
+
+
+TAKES = """
+import os
+from bridge.rpc.fds import take_stdio
+_, out = take_stdio()
+print("stray")
+os.write(out, b"frame")
+"""
+
+
+@pytest.mark.parametrize("error_kind", KINDS)
+@pytest.mark.parametrize("output_kind", KINDS)
+def test_the_output_may_be_anything_whatever_the_error_output_is(
+    output_kind: str, error_kind: str, tmp_path: Path
+) -> None:
+    output, error = Opened(output_kind, tmp_path), Opened(error_kind, tmp_path)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", TAKES],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output.fd,
+            stderr=error.fd,
+            timeout=LIMIT_S,
+        )
+        said = error.written()
+        assert done.returncode == 0, said
+        assert output.written() in (b"frame", None)
+        assert said is None or said.split() == [b"stray"]
+    finally:
+        output.close()
+        error.close()

@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "ready_pattern",
     "sidecar_from_mapping",
+    "unused",
     "url_values",
 ]
 
@@ -57,6 +58,9 @@ EXIT_CODE_MAX = 2**32 - 1
 NAME_CHARS_MAX = 100
 """A name is also a folder's name."""
 
+_UNUSED = ("allow_dynamic", "watch_config")
+_UNUSED_OF_SIDECARS = ("watch", "max_memory", "max_cpu_percent")
+"""Keys whose purpose this version does not serve yet; what each has by default means off."""
 _PATH_CHARS_MAX = 1024
 """Of the file's path a message shows as much as any real one has."""
 
@@ -409,6 +413,18 @@ def _dependencies(reading: _Reading, value: object, path: str) -> DependencySett
     if isinstance(value, dict) and "check" not in table and "install" not in table:
         reading.refuse(path, "expected `check` or `install`, got neither")
     return DependencySettings(**values)
+
+
+def unused(settings: Settings) -> list[str]:
+    """Paths of the fields that ask for what this version does not do yet, like `sidecars.web.watch`.
+
+    They are accepted, so that one file serves this version and the next; who sets one wants to be told.
+    """
+    found = [key for key in _UNUSED if getattr(settings, key)]
+    for name, sidecar in settings.sidecars.items():
+        path = v.step("sidecars", name)
+        found += [v.step(path, key) for key in _UNUSED_OF_SIDECARS if getattr(sidecar, key)]
+    return found
 
 
 # --- what one sidecar cannot say alone -------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from bridge.settings import (
     load,
     ready_pattern,
     sidecar_from_mapping,
+    unused,
     url_values,
 )
 
@@ -213,6 +214,19 @@ def test_the_table_above_names_every_key() -> None:
     assert {*EVERYTHING, "path", "folder"} == set(Settings.__struct_fields__)
     assert {*web["health"], "kind", "tcp", "command", "log"} == set(HealthSettings.__struct_fields__)
     assert set(web["logs"]) == set(LogSettings.__struct_fields__)
+
+
+def test_what_does_nothing_yet_is_named_by_its_path(folder: Path) -> None:
+    assert unused(read(folder, "")) == []
+    assert unused(read(folder, '[sidecars.a]\ncommand = ["x"]\nwatch = []\nmax_memory = 0\n')) == []
+    assert unused(read(folder, json.dumps(EVERYTHING), name="sidecars.json")) == [
+        "allow_dynamic",
+        "watch_config",
+        "sidecars.web.watch",
+        "sidecars.web.max_memory",
+        "sidecars.web.max_cpu_percent",
+    ]
+    assert unused(read(folder, '[sidecars."a.b"]\ncommand = ["x"]\nmax_memory = 1')) == ['sidecars."a.b".max_memory']
 
 
 def test_toml_and_json_mean_the_same(folder: Path) -> None:

@@ -129,6 +129,92 @@ def test_check_sums_a_right_configuration_up_and_shows_no_secret(tmp_path: Path)
     assert not (tmp_path / "logs").exists()
 
 
+SECRET = "hunter{22}"
+EVERYWHERE = """
+log_dir = "logs-${CLI_TEST_KEY}"
+[sidecars.web]
+command = ["${CLI_TEST_KEY}/program", "--key=${CLI_TEST_KEY}", "literal-7771"]
+cwd = "${CLI_TEST_KEY}"
+env = { OTHER_KEY = "literal-7771" }
+secrets = ["CLI_TEST_KEY", "OTHER_KEY"]
+port = 0
+stop_http = "POST http://127.0.0.1:{port}/stop?key=${CLI_TEST_KEY}"
+[sidecars.web.dependencies]
+check = { command = ["look", "${CLI_TEST_KEY}"] }
+install = ["fetch", "--token", "${CLI_TEST_KEY}", "literal-7771"]
+[sidecars.web.health]
+{health}
+[sidecars.db]
+command = ["${CLI_TEST_KEY}-program"]
+dependencies = { check = { path = "${CLI_TEST_KEY}/there" } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("health", "shown"),
+    [
+        ('http = "http://127.0.0.1:{port}/?key=${CLI_TEST_KEY}"', "http://127.0.0.1:{port}/?key=***"),
+        ('tcp = "${CLI_TEST_HOST}:80"', "***:80"),
+        ('command = ["ask", "${CLI_TEST_KEY}", "literal-7771"]', "`ask *** ***`"),
+        ('log = "ready a{{2}} ${CLI_TEST_KEY}"', "ready a{2} ***"),
+    ],
+)
+def test_check_shows_no_secret_wherever_it_stands(tmp_path: Path, health: str, shown: str) -> None:
+    text = EVERYWHERE.replace("{health}", health).replace('"OTHER_KEY"]', '"OTHER_KEY", "CLI_TEST_HOST"]')
+    done = run("check", write(tmp_path, text), env={"CLI_TEST_KEY": SECRET, "CLI_TEST_HOST": "host-5551"})
+    assert (done.code, done.err) == (0, "")
+    assert [word for word in ("hunter", "22", "literal-7771", "host-5551") if word in done.out] == []
+    assert shown in done.out
+    assert "note: db: there is no program `***-program` here" in done.out
+    assert str(tmp_path / "logs-***") in done.out
+
+
+def test_check_shows_what_a_sidecar_needs_at_each_place_where_it_is_looked_for(tmp_path: Path) -> None:
+    text = """
+[sidecars.web]
+command = ["x"]
+cwd = "server"
+dependencies = { check = { path = "node_modules" }, install = ["npm", "ci"] }
+[sidecars.db]
+command = ["x"]
+dependencies = { check = { path = "data" } }
+"""
+    lines = [line.split(maxsplit=1) for line in run("check", write(tmp_path, text)).out.splitlines()]
+    here, there = tmp_path / "node_modules", tmp_path / "server" / "node_modules"
+    assert [line[1] for line in lines if line[:1] == ["needs"]] == [
+        f"{here} or {there}, else `npm ci` (600 s at most)",
+        str(tmp_path / "data"),
+    ]
+
+
+def test_check_promises_nothing_that_this_version_does_not_do(tmp_path: Path) -> None:
+    text = """
+watch_config = true
+allow_dynamic = true
+[sidecars."my.app"]
+command = ["x"]
+watch = ["src/*.js"]
+max_memory = 1000000
+max_cpu_percent = 50
+[sidecars.db]
+command = ["x"]
+watch = []
+max_memory = 0
+"""
+    done = run("check", write(tmp_path, text))
+    assert (done.code, done.err) == (0, "")
+    assert [line for line in done.out.splitlines() if "not yet" in line] == [
+        "not yet in this version: allow_dynamic",
+        "not yet in this version: watch_config",
+        'not yet in this version: sidecars."my.app".watch',
+        'not yet in this version: sidecars."my.app".max_memory',
+        'not yet in this version: sidecars."my.app".max_cpu_percent',
+    ]
+    promises = ("at once", "add and remove", "reloads on", "limits", "src/*.js", "KiB of memory", "50 %")
+    assert [each for each in promises if each in done.out] == []
+    assert "not yet" not in run("check", write(tmp_path, GOOD), env={"CLI_TEST_KEY": "hunter2"}).out
+
+
 def test_check_accepts_a_file_without_sidecars(tmp_path: Path) -> None:
     done = run("check", write(tmp_path, "{}", "sidecars.json"))
     assert done.code == 0

@@ -10,10 +10,11 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from bridge.errors import ConfigInvalid
-from bridge.settings import HealthSettings, Settings, SidecarSettings, load
+from bridge.settings import HealthSettings, Settings, SidecarSettings, fill, load, unused
+from bridge.supervision.redact import Redactor
 
 _EPILOG = """\
 example:
@@ -24,6 +25,7 @@ exit codes: 0 the configuration is right; 2 it is not, each wrong field stands o
 _LABEL_CHARS = 13
 _DELAYS_SHOWN = 6
 """Enough to see how a backoff grows; a policy of a thousand restarts would fill the screen."""
+_OPEN = {name: f"{{{name}}}" for name in ("port", "host", "log_dir", "name")}
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -44,34 +46,40 @@ def main(argv: list[str]) -> int:
     except ConfigInvalid as error:
         print("\n".join(error.lines()), file=sys.stderr)
         return 2
-    print("\n".join(summary(settings)))
+    print("\n".join(summary(settings, os.environ)))
     return 0
 
 
 # --- the summary -----------------------------------------------------------------------------------------------------
 
 
-def summary(settings: Settings) -> Iterator[str]:
-    """A configuration in lines for a person. Values of `secrets` are not shown, of `env` only the names."""
+def summary(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """A configuration in lines for a person, without the values of any sidecar's `secrets`."""
+    # Each line goes through all of them: one sidecar's secret may well stand in the command of another.
+    redactors = [Redactor.of(sidecar, environ) for sidecar in settings.sidecars.values() if sidecar.secrets]
+    for line in _lines(settings):
+        for redactor in redactors:
+            line = redactor.text(line)
+        yield line
+
+
+def _lines(settings: Settings) -> Iterator[str]:
     count = len(settings.sidecars)
-    sidecars = "no sidecars" if count == 0 else f"{count} sidecar{'s' if count > 1 else ''}"
+    sidecars = "no sidecars" if count == 0 else _count(count, "sidecar")
     yield f"{settings.path} is right: {sidecars}"
     yield ""
     yield _line("logs in", settings.log_dir, indent=2)
     yield _line("metrics", f"every {_s(settings.metrics_interval)}" if settings.metrics_interval else "off", indent=2)
-    if settings.allow_dynamic:
-        yield _line("dynamic", "the shell may add and remove sidecars", indent=2)
-    if settings.watch_config:
-        yield _line("this file", "is watched; a change takes effect at once", indent=2)
     for sidecar in settings.sidecars.values():
         yield ""
         yield f"  {sidecar.name}"
         for label, text in _sidecar(sidecar):
             yield _line(label, text)
-    notes = list(_notes(settings))
-    if notes:
+    remarks = [f"not yet in this version: {path}" for path in unused(settings)]
+    remarks += [f"note: {note}" for note in _notes(settings)]
+    if remarks:
         yield ""
-        yield from (f"note: {note}" for note in notes)
+        yield from remarks
 
 
 def _line(label: str, text: str, indent: int = 4) -> str:
@@ -79,7 +87,7 @@ def _line(label: str, text: str, indent: int = 4) -> str:
 
 
 def _sidecar(sidecar: SidecarSettings) -> Iterator[tuple[str, str]]:
-    yield "command", " ".join(_quoted(_hidden(part, sidecar)) for part in sidecar.command)
+    yield "command", " ".join(_quoted(_plain(part)) for part in sidecar.command)
     yield "in", sidecar.cwd
     if sidecar.env:
         names = (f"{name} (secret)" if name in sidecar.secrets else name for name in sidecar.env)
@@ -98,12 +106,6 @@ def _sidecar(sidecar: SidecarSettings) -> Iterator[tuple[str, str]]:
         yield "checked", _checks(sidecar.health)
     yield "restarts", _restarts(sidecar)
     yield "stops by", _stops(sidecar)
-    limits = [f"{_bytes(sidecar.max_memory)} of memory"] if sidecar.max_memory else []
-    limits += [f"{sidecar.max_cpu_percent:g} % of a core"] if sidecar.max_cpu_percent else []
-    if limits:
-        yield "limits", ", ".join(limits)
-    if sidecar.watch:
-        yield "reloads on", ", ".join(sidecar.watch)
     yield "logs", f"{_bytes(sidecar.logs.max_bytes)} a file, {_count(sidecar.logs.max_files, 'archive')} per stream"
 
 
@@ -112,7 +114,8 @@ def _dependencies(sidecar: SidecarSettings) -> str:
     assert needs is not None
     parts = []
     if needs.check_path is not None:
-        parts.append(needs.check_path)
+        places = dict.fromkeys((needs.check_path, needs.check_path_in_cwd or needs.check_path))
+        parts.append(" or ".join(places))
     if needs.check_command is not None:
         parts.append(f"exit 0 of `{' '.join(needs.check_command)}`")
     if needs.install is not None:
@@ -126,10 +129,10 @@ def _health(health: HealthSettings) -> str:
         return f"alive for {_s(health.ready_after)}"
     within = f" within {_s(health.timeout)}"
     return {
-        "http": f"{health.http} answers {_statuses(health.expect_status)}{within}",
-        "tcp": f"{health.tcp} accepts connections{within}",
-        "command": f"`{' '.join(health.command)}` exits 0{within}",
-        "log": f"its output matches {health.log}",
+        "http": f"{_plain(health.http)} answers {_statuses(health.expect_status)}{within}",
+        "tcp": f"{_plain(health.tcp)} accepts connections{within}",
+        "command": f"`{' '.join(map(_plain, health.command))}` exits 0{within}",
+        "log": f"its output matches {_plain(health.log)}",
     }[health.kind]
 
 
@@ -161,7 +164,7 @@ def _restarts(sidecar: SidecarSettings) -> str:
 
 
 def _stops(sidecar: SidecarSettings) -> str:
-    steps = [sidecar.stop_http] if sidecar.stop_http else []
+    steps = [_plain(sidecar.stop_http)] if sidecar.stop_http else []
     steps += ["end of its input"] if sidecar.stdin == "pipe" else []
     steps.append(sidecar.stop_signal)
     return f"{', then '.join(steps)}; killed after {_s(sidecar.shutdown_timeout)}"
@@ -169,8 +172,8 @@ def _stops(sidecar: SidecarSettings) -> str:
 
 def _notes(settings: Settings) -> Iterator[str]:
     for sidecar in settings.sidecars.values():
-        program = sidecar.command[0]
-        if "{" in program:
+        program = _plain(sidecar.command[0])
+        if any(placeholder in program for placeholder in _OPEN.values()):
             continue
         beside = os.path.join(sidecar.cwd, program)
         if not os.path.isdir(sidecar.cwd):
@@ -179,12 +182,9 @@ def _notes(settings: Settings) -> Iterator[str]:
             yield f"{sidecar.name}: there is no program `{program}` here"
 
 
-def _hidden(text: str, sidecar: SidecarSettings) -> str:
-    for name in sidecar.secrets:
-        value = sidecar.env.get(name) or os.environ.get(name)
-        if value:
-            text = text.replace(value, "***")
-    return text
+def _plain(template: str) -> str:
+    """A text for `fill` as it will be, its placeholders left open: no Redactor knows a secret by doubled braces."""
+    return fill(template, _OPEN)
 
 
 def _quoted(text: str) -> str:

@@ -20,6 +20,10 @@ METHOD_NOT_FOUND: Final = -32601
 QUOTED_CHARS_MAX: Final = 80
 """How much of a client's own text (a method name, say) an error message repeats."""
 
+BATCH_MEMBERS_MAX: Final = 20_000
+"""Requests in one batch. The answers to more do not fit into a line of the usual limit; and each costs time in which
+nothing else is served, all of it before the first answer."""
+
 ABSENT: Final = Raw()
 NULL_ID: Final = b"null"
 
@@ -36,6 +40,10 @@ class Request(Struct, gc=False):
     method: str
     params: Raw = ABSENT
     id: Raw = ABSENT
+
+
+class _Member(Struct, gc=False):
+    """Any object, for counting."""
 
 
 class Fault(NamedTuple):
@@ -55,6 +63,7 @@ Parsed = Request | Fault | None
 _as_request: Final = msgspec.json.Decoder(Request)
 _as_object: Final = msgspec.json.Decoder(dict[str, Raw])
 _as_array: Final = msgspec.json.Decoder(list[Raw])
+_as_members: Final = msgspec.json.Decoder(list[_Member])
 _as_value: Final = msgspec.json.Decoder(Raw)
 _as_text: Final = msgspec.json.Decoder(str)
 _encoder: Final = msgspec.json.Encoder()
@@ -78,12 +87,28 @@ def parse(line: bytes) -> Parsed | list[Parsed]:
         if start != b"[":
             _as_value.decode(line)
             return _no_request("a request is an object or an array of them")
+        if _has_too_many(line):
+            return _no_request(f"a batch is an array of at most {BATCH_MEMBERS_MAX} objects")
         members = _as_array.decode(line)
     except UNREADABLE as error:
         return _unreadable(error)
     if not members:
         return _no_request("an empty array is no batch")
     return [_parse_member(bytes(member)) for member in members]
+
+
+def _has_too_many(line: bytes) -> bool:
+    """Whether an array has so many members that they should not even be taken apart. Raises UNREADABLE.
+
+    Long arrays with a member that is no object count as such: then some comma-rich text is no batch anyhow.
+    """
+    if line.count(b",") < BATCH_MEMBERS_MAX:
+        return False
+    _as_value.decode(line)  # malformed is malformed, however long
+    try:
+        return len(_as_members.decode(line)) > BATCH_MEMBERS_MAX
+    except msgspec.ValidationError:
+        return True
 
 
 def _parse_member(text: bytes) -> Parsed:

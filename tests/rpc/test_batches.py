@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
+
+from bridge.rpc.messages import BATCH_MEMBERS_MAX, Fault, parse
 
 from .peer import served
 
@@ -101,3 +105,58 @@ async def test_ten_thousand_members_are_answered_within_the_usual_limit() -> Non
     async with served() as it:
         answer = await it.peer.exchange(json.dumps([call(id=n) for n in range(10_000)]).encode())
         assert sorted(a["id"] for a in answer) == list(range(10_000))
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        b"[" + b",".join([b"1"] * 2_000_000) + b"]",
+        b"[" + b",".join([b"{}"] * 1_300_000) + b"]",
+        b"[" + b",".join([b'{"jsonrpc":"2.0","method":"ping"}'] * (BATCH_MEMBERS_MAX + 1)) + b"]",
+        b"[" + b",".join([b"[]"] * 1_300_000) + b"]",
+    ],
+    ids=["numbers", "empty objects", "notifications", "arrays"],
+)
+def test_more_members_than_a_batch_may_have_are_refused_at_once_and_in_little_memory(batch: bytes) -> None:
+    tracemalloc.start()
+    try:
+        begin = time.process_time()
+        parsed = parse(batch)
+        spent_s, peak = time.process_time() - begin, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(parsed, Fault)
+    assert (parsed.code, parsed.id) == (-32600, b"null")
+    assert str(BATCH_MEMBERS_MAX) in parsed.message
+    # Taking two million members apart took 6 s and 600 MB.
+    assert spent_s < 3
+    assert peak < 100_000_000
+
+
+async def test_one_error_answers_a_batch_with_too_many_members_and_the_next_line_is_served() -> None:
+    async with served() as it:
+        answer = await it.peer.exchange(b"[" + b",".join([b"1"] * 2_000_000) + b"]")
+        assert (answer["error"]["code"], answer["id"]) == (-32600, None)
+        assert await it.peer.pings()
+
+
+def test_a_malformed_array_is_a_parse_error_however_many_members_it_has() -> None:
+    parsed = parse(b"[" + b"1," * 100_000 + b"]")
+    assert isinstance(parsed, Fault)
+    assert parsed.code == -32700
+
+
+async def test_a_batch_of_few_members_may_have_params_with_many_commas() -> None:
+    async with served() as it:
+        batch = [call(id=1), call("get_sidecar_status", params={"sidecar": "," * 500_000}, id=2)]
+        batch.append(call(params=list(range(200_000)), id=3))
+        answers = {a["id"]: a for a in await it.peer.exchange(json.dumps(batch).encode())}
+        assert answers[1]["result"] == "pong"
+        assert answers[2]["error"]["code"] == 1001
+        assert answers[3]["error"]["code"] == -32602
+
+
+async def test_as_many_members_as_a_batch_may_have_are_served() -> None:
+    async with served(max_message_bytes=16 << 20, max_outbound_bytes=32 << 20) as it:
+        answer = await it.peer.exchange(json.dumps([call(id=n) for n in range(BATCH_MEMBERS_MAX)]).encode())
+        assert len(answer) == BATCH_MEMBERS_MAX

@@ -21,6 +21,7 @@ import anyio.to_thread
 
 from ..errors import LogIoFailed
 from ..model import ClearedLogs, GetLogsParams, LogFile, LogPage, Stream, SubscribeLogsParams
+from .breath import Breath
 from .capture import Capture
 from .cursor import STREAMS
 from .follow import Deliver, Follower, Place, Subscription
@@ -266,16 +267,21 @@ class SidecarLog:
     async def subscribe(self, params: SubscribeLogsParams, deliver: Deliver) -> Subscription:
         """Follow the log: `deliver` is called on the loop's thread, first with the backlog or what is after the cursor.
 
-        It is not called before the caller of this had its turn. Raises InvalidParams, CursorExpired, LogIoFailed.
+        It is not called before the caller of this had its turn. Raises InvalidParams, CursorExpired, LogIoFailed; may
+        be cancelled.
         """
-        start = await anyio.to_thread.run_sync(self._start, params, abandon_on_cancel=True)
+        breath = Breath(self.keeper.sidecar)
+        try:
+            start = await anyio.to_thread.run_sync(self._start, params, breath, abandon_on_cancel=True)
+        finally:
+            breath.cancel()
         subscription = self._logs.add_subscription(self, params, deliver)
         subscription.start = start
         asyncio.get_running_loop().call_soon(self._logs.serve, subscription)
         return subscription
 
-    def _start(self, params: SubscribeLogsParams) -> Place:
-        reader = LogReader(self.keeper)
+    def _start(self, params: SubscribeLogsParams, breath: Breath) -> Place:
+        reader = LogReader(self.keeper, breath)
         try:
             positions = reader.ends()
             if params.after is not None:
@@ -289,8 +295,9 @@ class SidecarLog:
                     if len(entries) >= wanted:
                         positions[run.stream] = int(entries[-wanted].cursor.rpartition(".")[2], 16)
                         break
-                    wanted -= len(entries)
-                    positions[run.stream] = run.position
+                    if entries:  # what has none needs not be read again
+                        wanted -= len(entries)
+                        positions[run.stream] = int(entries[0].cursor.rpartition(".")[2], 16)
             lines = [s.lines_before(p) for s, p in zip(reader.streams, positions, strict=True)]
             return Place(positions, lines)
         except OSError as exc:

@@ -353,7 +353,6 @@ def read_batch(
         place.lines[stream] += len(lines_of(run))
         if run.position + run.span < ends[stream] and entries >= BATCH_ENTRIES:
             return Batch(items, False)
-        time.sleep(0)  # let the event loop have the interpreter
     for source in chosen:
         number = source.stream
         if place.positions[number] < ends[number]:

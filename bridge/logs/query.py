@@ -6,16 +6,15 @@ and only as far as it takes. Runs in a worker thread.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ..core.levels import RANK, LevelReader, may_continue, may_reach
-from ..errors import CursorExpired, LogIoFailed, RequestCancelled
+from ..errors import CursorExpired, LogIoFailed
 from ..model import GetLogsParams, Level, LogEntry, LogPage
+from .breath import Breath
 from .cursor import STREAMS, Cursor, parse_cursor, prefix
 from .keeper import Keeper
 from .runs import TEXT_BYTES, Run, StreamReader, head_of, lines_of, merge_backward, merge_forward, tail_of
@@ -25,12 +24,10 @@ PAGE_BYTES: Final = 3 * 1024 * 1024
 """Encoded size of a page, well under the message limit of 4 MiB."""
 ENTRY_BYTES: Final = 190
 """Encoded size of an entry beside its text, at most."""
-_OPEN_S: Final = 10.0
+OPEN_S: Final = 10.0
 """How long a reader waits for the log to be opened: the index of a large log may have to be written anew."""
 _LOOK_BACK: Final = (2 * 1024, 16 * 1024, 128 * 1024)
 """How far, in bytes, the line is sought whose level a continuation line takes, in growing steps."""
-_BREATH_S: Final = 0.0005
-"""How long a reader works before it lets the event loop have the interpreter."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,10 +42,11 @@ class Range(NamedTuple):
 class LogReader:
     """A moment of a sidecar's log, to read pages and runs from. Close it."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, breath: Breath | None = None, *, wait_s: float = OPEN_S) -> None:
         """Waits for the log to be opened. Raises LogIoFailed when that takes too long."""
-        if not keeper.ready.wait(_OPEN_S):
+        if not keeper.ready.wait(wait_s):
             raise LogIoFailed("the log is still being opened", sidecar=keeper.sidecar)
+        self.breath = breath or Breath(keeper.sidecar)
         self._sidecar = keeper.sidecar
         self.streams = [StreamReader(number, moment) for number, moment in enumerate(keeper.moment())]
 
@@ -126,6 +124,7 @@ class LogReader:
                     break
             state = LevelReader()
             for run in reversed(runs):
+                self.breath.take()
                 for _, line in lines_of(run):
                     state.read(line)
             if state.last is not None or size < limit:
@@ -142,6 +141,7 @@ class Maker:
 
     def entries(self, run: Run, newest: int | None = None) -> list[LogEntry]:
         """The entries of a run that are wanted, oldest first; of its last `newest` lines where that is enough."""
+        self._reader.breath.take()
         rank = self._rank
         if rank >= 0 and not run.cut and not may_reach(run.data, rank):
             return []
@@ -187,14 +187,14 @@ class Page:
         self._params = params
         self._max_bytes = max_bytes
         self._size = 0
-        self._cancelled = threading.Event()
+        self._breath = Breath(keeper.sidecar)
 
     def cancel(self) -> None:
-        self._cancelled.set()
+        self._breath.cancel()
 
     def read(self) -> LogPage:
-        """Read the page. Raises CursorExpired, InvalidParams, LogIoFailed."""
-        reader = LogReader(self._keeper)
+        """Read the page. Raises CursorExpired, InvalidParams, LogIoFailed, RequestCancelled."""
+        reader = LogReader(self._keeper, self._breath)
         try:
             if self._params.after is not None:
                 return self._next(reader)
@@ -244,13 +244,7 @@ class Page:
 
     def _entries(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> Iterator[LogEntry]:
         maker = Maker(reader, self._params.level)
-        pause_at = time.monotonic() + _BREATH_S
         for run in runs:
-            if time.monotonic() > pause_at:
-                if self._cancelled.is_set():
-                    raise RequestCancelled("the request was cancelled", sidecar=self._keeper.sidecar)
-                time.sleep(0)
-                pause_at = time.monotonic() + _BREATH_S
             if newest:
                 yield from reversed(maker.entries(run, self._params.lines + 1))
             else:

@@ -260,6 +260,27 @@ def test_a_hundred_subscriptions_each_get_every_line(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_backlog_begins_at_the_oldest_line_that_is_wanted(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened(tmp_path) as logs:
+            log = logs.open("web", SMALL)
+            async with writing(log) as writer:
+                for number in range(200):
+                    await writer.write(b"INFO: quiet\n" * 9)
+                    if number % 50 == 20:
+                        await writer.write(b"ERROR: %d\n" % number)
+                errors = await everything(log, level="error")
+                assert len(errors) == 4
+                for backlog in (1, 3, 4, 10):
+                    follower = await subscribe(log, level="error", backlog=backlog)
+                    await until(lambda f=follower, n=backlog: f.entries == errors[-n:])  # type: ignore[misc]
+                some = await log.subscribe(SubscribeLogsParams(level="error", backlog=10), lambda _: None)
+                assert some.start is not None
+                assert f"{some.start.positions[0]:x}" == errors[0].cursor.rpartition(".")[2]
+
+    run(test)
+
+
 def test_every_sidecars_followers_have_their_turn_while_all_have_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,17 +17,20 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from bridge import model as m
 from bridge.logs import Attachment, LogLimits, Logs, SidecarLog
+from bridge.logs.query import PAGE_BYTES
 from bridge.process import create_system
 from bridge.process.base import System
-from bridge.process.own import allow_descriptors, own_rss
+from bridge.process.own import ENDING_SIGNALS, OTHER_SIGNALS, TAKEOVER_SIGNAL, allow_descriptors, own_rss
 from bridge.process.parent import wait_gone
 from bridge.rpc import handlers
 from bridge.rpc.dispatch import Handler
 from bridge.rpc.outbox import Outbox
 from bridge.rpc.server import RpcServer
 from bridge.settings import Settings, SidecarSettings
+from bridge.supervision.absence import Absence
 from bridge.supervision.alerts import Alerts
 from bridge.supervision.attempt import Output
+from bridge.supervision.cell import Surroundings
 from bridge.supervision.clock import SystemClock, rfc3339
 from bridge.supervision.journal import Journal
 from bridge.supervision.metrics import Metrics
@@ -37,7 +38,7 @@ from bridge.supervision.ports import Ports
 from bridge.supervision.probes import Prober
 from bridge.supervision.procread import create_reader
 from bridge.supervision.redact import Redactor
-from bridge.supervision.sidecar import Sidecar, Surroundings
+from bridge.supervision.sidecar import Sidecar
 from bridge.supervision.supervisor import Supervisor
 from bridge.supervision.tools import SystemToolRunner
 
@@ -53,6 +54,9 @@ DESCRIPTORS_BASE = 256
 DESCRIPTORS_PER_SIDECAR = 12
 """Two pipes, two logs with their indexes, and as much again while one process follows another."""
 
+ENVELOPE_BYTES = 4096
+"""What an answer may have around its page, an id of the client's included."""
+
 
 class Options(NamedTuple):
     """What `serve` was told beside the configuration."""
@@ -61,6 +65,8 @@ class Options(NamedTuple):
     out_fd: int
     epoch: str
     next_seq: int
+    unsent: bytes
+    """What the shell has not taken of `bridge_ready` yet."""
     started: float
     """Monotonic seconds."""
     parent_pid: int | None
@@ -80,6 +86,7 @@ class Bridge:
         self._tasks = tasks
         self._closing = anyio.Event()
         self._reason: m.ClosingReason = "eof"
+        self._signalled = False
         self._stopped = anyio.Event()
         self._outbox = Outbox(
             epoch=options.epoch,
@@ -96,6 +103,7 @@ class Bridge:
             settings.log_dir,
             nested=settings.allow_dynamic or len(settings.sidecars) > 1,
             memory_lines=settings.memory_lines,
+            max_page_bytes=min(PAGE_BYTES, settings.max_message_bytes - ENVELOPE_BYTES),
             on_fault=self._log_fault,
         )
         self._log_of: dict[str, SidecarLog] = {}
@@ -104,7 +112,7 @@ class Bridge:
             settings.metrics_interval,
             census=self._census,
             read=create_reader(),
-            now=self._around.now,
+            wall=self._clock.wall,
             deliver=lambda name, sample: self._outbox.publish(m.MetricsSampled(sidecar=name, sample=sample)),
         )
         self._server = RpcServer(
@@ -125,13 +133,14 @@ class Bridge:
             self._around.alerts.raise_(None, kind, severity, message)
         self._supervisor.adopt(self._around, [self._sidecar(settings) for settings in self._settings.sidecars.values()])
         await self._tasks.start(self._obey_signals)
-        if self._options.early_signals:
-            self.close("signal")
+        for number in self._options.early_signals:
+            self._obey(number)
         self._tasks.start_soon(self._serve)
         if self._options.parent_pid is not None:
             self._tasks.start_soon(self._outlive_no_parent, self._options.parent_pid)
         self._tasks.start_soon(self._metrics.run)
-        self._supervisor.autostart()
+        if not self._closing.is_set():
+            self._supervisor.autostart()
         await self._closing.wait()
         await self._end()
 
@@ -164,22 +173,25 @@ class Bridge:
         self.close("parent_died")
 
     async def _obey_signals(self, *, task_status: TaskStatus[None]) -> None:
-        wanted = [signal.SIGTERM, signal.SIGINT]
-        if sys.platform != "win32":
-            wanted += [signal.SIGHUP, signal.SIGUSR1]
-        with anyio.open_signal_receiver(*wanted) as signals:
+        with anyio.open_signal_receiver(*ENDING_SIGNALS, *OTHER_SIGNALS) as signals:
             task_status.started()
             async for number in signals:
-                if sys.platform != "win32" and number == signal.SIGHUP:
-                    logger.warning("SIGHUP: this version does not reload its configuration while it runs")
-                elif sys.platform != "win32" and number == signal.SIGUSR1:
-                    self.close("takeover")
-                elif self._closing.is_set():
-                    self._supervisor.kill()
-                else:
-                    self.close("signal")
+                self._obey(number)
+
+    def _obey(self, number: int) -> None:
+        if number in ENDING_SIGNALS:
+            # The second one, not the first one after another reason to end, has no more patience.
+            if self._signalled:
+                self._supervisor.kill()
+            self._signalled = True
+            self.close("signal")
+        elif number == TAKEOVER_SIGNAL:
+            self.close("takeover")
+        else:
+            logger.warning("SIGHUP: this version does not reload its configuration while it runs")
 
     async def _shut_down(self) -> None:
+        self._around.journal.record(None, "shutdown_requested", "A shutdown was requested.")
         self.close("shutdown")
         await self._stopped.wait()
 
@@ -197,6 +209,7 @@ class Bridge:
             prober=Prober(),
             run_tool=SystemToolRunner(self._system),
             clock=clock,
+            absence=Absence(clock, self._woke_up),
             ports=Ports(self._system),
             alerts=Alerts(now, self._outbox.publish),
             journal=Journal(now, lambda: self._outbox.seq),
@@ -204,7 +217,6 @@ class Bridge:
             environ=self._environ,
             log_dir=self._settings.log_dir,
             ensure_up=self._supervisor.ensure_up,
-            woke_up=self._woke_up,
         )
 
     def _sidecar(self, settings: SidecarSettings) -> Sidecar:
@@ -213,6 +225,8 @@ class Bridge:
         return Sidecar(settings, self._around, _AttachedLog(log), Redactor.of(settings, self._environ))
 
     def _census(self) -> dict[str, Sequence[int]]:
+        # This beat sees a sleep also where no health check does.
+        self._around.absence.notice()
         return {
             sidecar.name: sidecar.process.members()
             for sidecar in self._supervisor.sidecars.values()
@@ -239,6 +253,7 @@ class Bridge:
             ),
             counters=self._counters,
             rss=own_rss,
+            events_bytes_max=settings.max_message_bytes - ENVELOPE_BYTES,
             shut_down=self._shut_down,
         )
 

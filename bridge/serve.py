@@ -23,6 +23,7 @@ EXIT_OWNED = 3
 TAKEOVER_S = 30.0
 """How long a bridge that was asked to hand over may take: its sidecars' own stop bounds, with some slack."""
 TAKEOVER_POLL_S = 0.05
+PID_MAX = 2**31 - 1
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -41,22 +42,23 @@ def serve(argv: list[str]) -> int:
     arguments = _plain(argv) or _parse(argv)
     in_fd, out_fd = take_stdio()
     began = time.monotonic()
+    early_signals = _catch_early_signals()
     _import_msgspec()
     try:
         settings = _settings(arguments)
-        lock, alerts = _own_log_dir(settings.log_dir, takeover=arguments.takeover)
+        lock, alerts = _own_log_dir(settings, early_signals, takeover=arguments.takeover)
     except Refusal as refusal:
-        print(f"sidecar-bridge: {refusal.message}", file=sys.stderr)
+        if refusal.message:
+            print(f"sidecar-bridge: {refusal.message}", file=sys.stderr)
         return refusal.code
-    early_signals = _catch_early_signals()
     epoch = os.urandom(8).hex()
-    _say_ready(settings, epoch, out_fd)
+    unsent = _say_ready(settings, epoch, out_fd)
     _configure_logging(arguments.log_format, arguments.log_level)
     from bridge.app import Options, run
 
     code = 0
     try:
-        run(settings, Options(in_fd, out_fd, epoch, 2, began, arguments.parent_pid, alerts, early_signals))
+        run(settings, Options(in_fd, out_fd, epoch, 2, unsent, began, arguments.parent_pid, alerts, early_signals))
     except BaseException:
         # Whatever it is, the exit code says that the bridge is broken.
         import logging
@@ -120,6 +122,7 @@ def _parse(argv: list[str]) -> Arguments:
 
     parser = argparse.ArgumentParser(
         prog="sidecar-bridge serve",
+        allow_abbrev=False,
         description="Supervise the sidecars of a configuration; JSON-RPC 2.0, one message a line, on stdin and stdout.",
         epilog="exit codes: 0 asked to end, 1 a defect of the bridge, 2 wrong arguments or configuration, "
         "3 another bridge owns the log folder",
@@ -165,7 +168,7 @@ def _settings(arguments: Arguments) -> Settings:
     from bridge.errors import ConfigInvalid
     from bridge.settings import load
 
-    if arguments.parent_pid is not None and arguments.parent_pid <= 0:
+    if arguments.parent_pid is not None and not 0 < arguments.parent_pid <= PID_MAX:
         raise Refusal(EXIT_USAGE, f"--parent-pid: expected a process id, got {arguments.parent_pid}")
     try:
         return load(arguments.config, overrides=arguments.overrides, log_dir=arguments.log_dir, environ=os.environ)
@@ -173,60 +176,91 @@ def _settings(arguments: Arguments) -> Settings:
         raise Refusal(EXIT_USAGE, "\n".join(error.lines())) from None
 
 
-def _own_log_dir(folder: str, *, takeover: bool) -> tuple[FolderLock | None, list[tuple[str, Severity, str]]]:
+def _own_log_dir(
+    settings: Settings, early_signals: list[int], *, takeover: bool
+) -> tuple[FolderLock | None, list[tuple[str, Severity, str]]]:
     """Make the folder and take its lock. A folder that cannot be written has no lock, and an alert instead."""
     from bridge.process.lock import Owned, acquire
 
+    folder = settings.log_dir
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as error:
         raise Refusal(EXIT_USAGE, f"log_dir: {folder} cannot be created: {error.strerror}") from None
-    deadline = time.monotonic() + TAKEOVER_S
-    asked: int | None = None
-    while True:
+    try:
         try:
             return acquire(folder), []
-        except OSError as error:
-            message = f"The log folder {folder} cannot be written: {error.strerror}. Logs are kept in memory."
-            return None, [("log_write_failed", "warning", message)]
         except Owned as owned:
-            if not takeover or time.monotonic() > deadline:
-                raise Refusal(EXIT_OWNED, _owned_by(folder, owned.pid, gave_up=takeover)) from None
-            if owned.pid is not None and owned.pid != asked:
-                asked = owned.pid
-                _ask_to_end(owned.pid)
+            if not takeover:
+                raise Refusal(EXIT_OWNED, _owned_by(folder, owned.pid)) from None
+        return _take_over(settings, early_signals), []
+    except OSError as error:
+        message = f"The log folder {folder} cannot be written: {error.strerror}. Logs are kept in memory."
+        return None, [("log_write_failed", "warning", message)]
+
+
+def _take_over(settings: Settings, early_signals: list[int]) -> FolderLock:
+    """Ask the owner to end and wait for the lock. Of several bridges that wait, the newest gets it."""
+    from bridge.process.lock import Claim, Owned, acquire
+    from bridge.process.own import ENDING_SIGNALS
+
+    folder = settings.log_dir
+    bound_s = TAKEOVER_S + sum(sidecar.shutdown_timeout for sidecar in settings.sidecars.values())
+    deadline = time.monotonic() + bound_s
+    claim = Claim(folder)
+    seen: int | None = None
+    asked: int | None = None
+    try:
+        while True:
+            try:
+                return acquire(folder)
+            except Owned as owned:
+                pid = owned.pid
+            if any(number in ENDING_SIGNALS for number in early_signals):
+                raise Refusal(0, "")
+            if not claim.stands():
+                raise Refusal(EXIT_OWNED, f"a newer bridge takes over the log folder {folder}")
+            if time.monotonic() > deadline:
+                raise Refusal(EXIT_OWNED, f"{_owned_by(folder, pid)} and did not end within {bound_s:g} s")
+            # A pid that is read twice was written by the owner: a new owner replaces its dead predecessor's at once.
+            if pid is not None and pid == seen and pid != asked:
+                asked = pid
+                _ask_to_end(pid)
+            seen = pid
             time.sleep(TAKEOVER_POLL_S)
+    finally:
+        claim.withdraw()
 
 
-def _owned_by(folder: str, pid: int | None, *, gave_up: bool) -> str:
+def _owned_by(folder: str, pid: int | None) -> str:
     who = f"pid {pid}" if pid is not None else "whose pid is not known"
-    late = f" and did not end within {TAKEOVER_S:g} s" if gave_up else ""
-    return f"another bridge ({who}) owns the log folder {folder}{late}"
+    return f"another bridge ({who}) owns the log folder {folder}"
 
 
 def _ask_to_end(pid: int) -> None:
-    import signal
     from contextlib import suppress
+
+    from bridge.process.own import TAKEOVER_SIGNAL
 
     # Whoever holds the lock wrote this pid, so it is a bridge, and a bridge knows this signal.
     with suppress(OSError):
-        if sys.platform == "win32":
-            os.kill(pid, signal.SIGTERM)
-        else:
-            os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, TAKEOVER_SIGNAL)
 
 
 def _catch_early_signals() -> list[int]:
     """Keep a signal that comes before the event loop obeys signals from ending the bridge in its own way."""
     import signal
 
+    from bridge.process.own import ENDING_SIGNALS, OTHER_SIGNALS
+
     caught: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (*ENDING_SIGNALS, *OTHER_SIGNALS):
         signal.signal(number, lambda number, frame: caught.append(number))
     return caught
 
 
-def _say_ready(settings: Settings, epoch: str, out_fd: int) -> None:
+def _say_ready(settings: Settings, epoch: str, out_fd: int) -> bytes:
+    """Write the first line as far as it goes without waiting; returns what is left of it."""
     from bridge import __version__
     from bridge.contract import PROTOCOL_VERSION
     from bridge.model import BridgeReady
@@ -248,11 +282,28 @@ def _say_ready(settings: Settings, epoch: str, out_fd: int) -> None:
         seq=1,
     )
     try:
-        while line:
-            line = line[os.write(out_fd, line) :]
+        return line[_write_now(out_fd, line) :]
     except OSError:
-        # Nobody reads: the server finds that out as well, and ends as for every shell that is gone.
-        return
+        return line
+
+
+def _write_now(fd: int, line: bytes) -> int:
+    """Bytes written without waiting. A shell that is gone takes none, and the server finds that out by itself."""
+    import stat
+
+    if sys.platform == "win32":
+        return os.write(fd, line)  # A pipe that nobody has written to takes a line at once.
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return os.write(fd, line)
+    blocking = os.get_blocking(fd)
+    os.set_blocking(fd, False)
+    try:
+        return os.write(fd, line)
+    except OSError:
+        return 0
+    finally:
+        os.set_blocking(fd, blocking)
 
 
 def _configure_logging(form: str, level: str) -> None:

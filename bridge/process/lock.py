@@ -9,7 +9,9 @@ import os
 import sys
 from contextlib import suppress
 
-LOCK_NAME = "bridge.lock"
+LOCK_NAME = ".bridge.lock"
+"""No sidecar's folder is called like that: names begin with a letter or digit."""
+CLAIM_NAME = ".bridge.claim"
 OWNER_BYTES = 64
 """The file holds one pid."""
 
@@ -48,6 +50,39 @@ def acquire(folder: str) -> FolderLock:
         os.close(fd)
         raise
     return FolderLock(fd)
+
+
+class Claim:
+    """The wish of one bridge among several that wait for a folder: the newest one gets it."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.join(folder, CLAIM_NAME)
+        self._mark = f"{os.getpid()} {os.urandom(4).hex()}".encode()
+        # Written aside and moved into place, so that nobody reads half of it.
+        aside = f"{self._path}.{os.getpid()}"
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            os.write(fd, self._mark)
+        finally:
+            os.close(fd)
+        os.replace(aside, self._path)
+
+    def stands(self) -> bool:
+        """Whether no newer bridge has claimed the folder since."""
+        try:
+            fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:
+            return False
+        try:
+            return os.read(fd, OWNER_BYTES) == self._mark
+        finally:
+            os.close(fd)
+
+    def withdraw(self) -> None:
+        """Take it back, where it still stands."""
+        if self.stands():
+            with suppress(OSError):
+                os.unlink(self._path)
 
 
 def _owner(fd: int) -> int | None:

@@ -1,10 +1,21 @@
-"""The bridge's own process: its resident memory, its descriptors."""
+"""The bridge's own process: its signals, its resident memory, its descriptors."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
+
+ENDING_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+"""Ask the bridge to end; a second one to end at once."""
+if sys.platform == "win32":
+    OTHER_SIGNALS: tuple[signal.Signals, ...] = ()
+    TAKEOVER_SIGNAL: signal.Signals = signal.SIGTERM
+else:
+    OTHER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1)
+    TAKEOVER_SIGNAL = signal.SIGUSR1
+"""Asks the bridge to end for another one that takes its place."""
 
 
 def own_rss() -> int:

@@ -41,8 +41,8 @@ class PortPicker:
 def is_free(host: str, port: int) -> bool:
     """Whether a listener could be opened on host and port now.
 
-    A connection in TIME_WAIT does not count, a listener on the same or on every address does. A port that this user
-    may not bind raises PermissionError.
+    A connection in TIME_WAIT does not count, a listener on the same or on every address does. Raises OSError where that
+    cannot be told: a port that this user may not bind, an address that is not local, no descriptors left.
     """
     addresses = _addresses(host, port)
     if sys.platform == "darwin":
@@ -65,9 +65,11 @@ def _can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
             else:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, port))
-    except PermissionError:
-        raise
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
         # An address family that is switched off holds nothing.
-        return error.errno == errno.EAFNOSUPPORT or (address == "::1" and error.errno == errno.EADDRNOTAVAIL)
+        if error.errno == errno.EAFNOSUPPORT or (address == "::1" and error.errno == errno.EADDRNOTAVAIL):
+            return True
+        raise
     return True

@@ -10,7 +10,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from bridge import __version__, errors
 from bridge import model as m
@@ -69,6 +72,7 @@ def build(
     identity: Identity,
     counters: Callable[[], m.Counters],
     rss: Callable[[], int],
+    events_bytes_max: int,
     shut_down: Callable[[], Any],
 ) -> Mapping[str, Handler]:
     """Every method of the contract with its handler. `shut_down` returns an awaitable that ends with everything."""
@@ -81,7 +85,7 @@ def build(
             health=fold.health,
             consecutive_failures=fold.failures,
             consecutive_successes=fold.successes,
-            checks=list(sidecar.checks)[-params.limit :],
+            checks=sidecar.checks[-params.limit :],
         )
 
     def get_sidecar_metrics(params: m.GetMetricsParams) -> m.SidecarMetrics:
@@ -94,11 +98,23 @@ def build(
         return m.SidecarMetrics(current=current, samples=samples[-params.limit :])
 
     def get_sidecar_events(params: m.GetEventsParams) -> list[m.Event]:
-        name = find(params.sidecar).name if params.sidecar is not None else None
-        return journal.page(name, params.limit, params.before)
+        name = find(params.sidecar).name
+        return journal.page(name, params.limit, params.before, events_bytes_max)
 
     async def subscribe_sidecar_logs(params: m.SubscribeLogsParams) -> m.Subscription:
         return m.Subscription(subscription=await logs.subscribe(find(params.sidecar).name, params))
+
+    async def clear_sidecar_logs(params: m.SidecarParams) -> m.ClearedLogs:
+        name = find(params.sidecar).name
+        cleared = await logs.clear(name)
+        journal.record(name, "logs_cleared", "Its logs were cleared as requested.", cleared)
+        return cleared
+
+    async def check_sidecar_health(params: m.SidecarParams) -> m.HealthCheck:
+        sidecar = find(params.sidecar)
+        check = await sidecar.check_now()
+        journal.record(sidecar.name, "check_requested", "A health check was requested.", check)
+        return check
 
     def unsubscribe_sidecar_logs(params: m.UnsubscribeLogsParams) -> None:
         if not logs.unsubscribe(params.subscription):
@@ -120,10 +136,11 @@ def build(
             counters=counters(),
         )
 
-    def discover(params: m.NoParams) -> Any:
+    @cache
+    def document() -> msgspec.Raw:
         from bridge.schema import openrpc
 
-        return openrpc()
+        return msgspec.Raw(msgspec.json.encode(openrpc()))
 
     async def stop_sidecar(params: m.StopParams) -> m.SidecarStatus:
         return await supervisor.stop(params.sidecar, wait=params.wait, force=params.force)
@@ -136,15 +153,15 @@ def build(
         "list_sidecars": lambda params: [sidecar.status() for sidecar in supervisor.sidecars.values()],
         "get_sidecar_logs": lambda params: logs.page(find(params.sidecar).name, params),
         "list_sidecar_log_files": lambda params: logs.files(find(params.sidecar).name),
-        "clear_sidecar_logs": lambda params: logs.clear(find(params.sidecar).name),
+        "clear_sidecar_logs": clear_sidecar_logs,
         "subscribe_sidecar_logs": subscribe_sidecar_logs,
         "unsubscribe_sidecar_logs": unsubscribe_sidecar_logs,
         "get_sidecar_health": get_sidecar_health,
-        "check_sidecar_health": lambda params: find(params.sidecar).check_now(),
+        "check_sidecar_health": check_sidecar_health,
         "get_sidecar_metrics": get_sidecar_metrics,
         "get_sidecar_events": get_sidecar_events,
         "get_bridge_info": get_bridge_info,
-        "rpc.discover": discover,
+        "rpc.discover": lambda params: document(),
         "ping": lambda params: "pong",
         "shutdown": lambda params: shut_down(),
     }

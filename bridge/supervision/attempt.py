@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from bridge.process.base import Process
 from .ender import Ender
 from .jobs import Job
 from .progress import ProgressReport
+
+CHECKS_IN_EXIT = 5
 
 
 class Output(Protocol):
@@ -34,18 +37,20 @@ class Output(Protocol):
 class Attempt:
     """State of one start. `number` is the lifecycle's attempt."""
 
-    def __init__(self, number: int, began: float, progress: ProgressReport) -> None:
+    def __init__(self, number: int, progress: ProgressReport) -> None:
         self.number = number
-        self.began = began
-        """Monotonic seconds."""
+        self.progress = progress
         self.values: Mapping[str, str] = {}
         """What placeholders are filled with."""
         self.env: Mapping[str, str] = {}
         self.port: int | None = None
         self.process: Process | None = None
+        self.spawned = 0.0
+        """When the process was spawned, monotonic seconds."""
         self.output: Output | None = None
         self.preparing: Job | None = None
         self.monitoring: Job | None = None
+        self.checks: deque[HealthCheck] = deque(maxlen=CHECKS_IN_EXIT)
         self.tools: set[Job] = set()
         """Commands of checks that run now, those that an operator asked for too."""
         self.over = False
@@ -54,10 +59,13 @@ class Attempt:
         self.exited = anyio.Event()
         """Set when the leader's exit has been told to the lifecycle."""
         self.exit: Exit | None = None
-        self.progress = progress
-        self.last_check: HealthCheck | None = None
         self.foreign: str | None = None
         """Who answered the last check, where it was somebody else."""
+
+    @property
+    def last_check(self) -> HealthCheck | None:
+        """The newest check of this attempt."""
+        return self.checks[-1] if self.checks else None
 
     @property
     def leaving(self) -> bool:

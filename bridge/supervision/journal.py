@@ -7,36 +7,56 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
+
+import msgspec
 
 from bridge.model import Event
 
 JOURNAL_EVENTS_MAX = 10_000
-"""A day of a busy bridge at about 300 bytes an event; the oldest go first."""
+JOURNAL_BYTES_MAX = 4 * 1024 * 1024
+"""Of all events as JSON. A day of a busy bridge, at about 300 bytes an event; the oldest go first."""
+_NO_BOUND = 1 << 62
 
 
 class Journal:
-    """Events in memory. `numbered` gives the last seq that was sent, so that events sort among the notifications."""
+    """Events in memory.
+
+    `numbered` gives the seq of the newest notification that was handed out for sending: an event has the seq of the
+    notification that tells the same, or else of the last one before it, so several events may share one.
+    """
 
     def __init__(self, now: Callable[[], str], numbered: Callable[[], int]) -> None:
         self._now = now
         self._numbered = numbered
-        self._events: deque[Event] = deque(maxlen=JOURNAL_EVENTS_MAX)
-        self._last_seq = 0
+        self._events: deque[tuple[Event, int]] = deque()
+        self._bytes = 0
 
     def record(self, sidecar: str | None, kind: str, message: str, data: Any = None) -> None:
         """Add an event."""
-        self._last_seq = max(self._last_seq, self._numbered()) + 1
-        self._events.append(
-            Event(seq=self._last_seq, at=self._now(), sidecar=sidecar, kind=kind, message=message, data=data)
-        )
+        event = Event(seq=self._numbered(), at=self._now(), sidecar=sidecar, kind=kind, message=message, data=data)
+        size = len(msgspec.json.encode(event))
+        self._events.append((event, size))
+        self._bytes += size
+        while self._bytes > JOURNAL_BYTES_MAX or len(self._events) > JOURNAL_EVENTS_MAX:
+            self._bytes -= self._events.popleft()[1]
 
-    def page(self, sidecar: str | None, limit: int, before: int | None) -> list[Event]:
-        """The newest `limit` events older than seq `before`, oldest first; of every sidecar where none is named."""
-        wanted = (
-            event
-            for event in reversed(self._events)
-            if (before is None or event.seq < before) and (sidecar is None or event.sidecar == sidecar)
-        )
-        return list(islice(wanted, limit))[::-1]
+    def page(self, sidecar: str | None, limit: int, before: int | None, bytes_max: int = _NO_BOUND) -> list[Event]:
+        """The newest `limit` events older than seq `before` that fit into `bytes_max`, oldest first.
+
+        Of one sidecar and of the bridge itself, or of all where none is named. Events of one seq stay together, so that
+        paging by `before` loses none, unless they alone are too many.
+        """
+        found: list[Event] = []
+        for event, size in reversed(self._events):
+            if (before is not None and event.seq >= before) or (
+                sidecar is not None and event.sidecar not in (None, sidecar)
+            ):
+                continue
+            bytes_max -= size + 1
+            if len(found) == limit or (bytes_max < 0 and found):
+                whole = [each for each in found if each.seq > event.seq]
+                found = whole or found
+                break
+            found.append(event)
+        return found[::-1]

@@ -6,6 +6,7 @@ Reading a process is `procread`'s business.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -14,8 +15,12 @@ import anyio
 
 from bridge.model import MetricsSample
 
-SAMPLES_KEPT = 3600
-"""Two hours at the default interval; what get_sidecar_metrics can ask for at most."""
+from .clock import rfc3339
+
+SAMPLES_KEPT = 900
+"""Half an hour at the default interval, 75 KiB a sidecar when full."""
+_PACKED = struct.Struct("<ddqqqq")
+_UNKNOWN = -1
 
 
 class Usage(NamedTuple):
@@ -39,7 +44,7 @@ class Tree:
     """The history of one sidecar's tree. Start times tell a reused pid from the process that had it before."""
 
     def __init__(self) -> None:
-        self.samples: deque[MetricsSample] = deque(maxlen=SAMPLES_KEPT)
+        self._samples: deque[bytes] = deque(maxlen=SAMPLES_KEPT)
         self._cpu_s: dict[tuple[int, float], float] = {}
         self._at: float | None = None
 
@@ -48,7 +53,7 @@ class Tree:
         self._cpu_s = {}
         self._at = None
 
-    def add(self, pids: Sequence[int], read: Reader, at: str, now: float) -> MetricsSample | None:
+    def add(self, pids: Sequence[int], read: Reader, wall: float, now: float) -> MetricsSample | None:
         """Take a sample of these processes at the monotonic time `now`; None when none of them is left."""
         usages = {(pid, usage.started): usage for pid in pids if (usage := read(pid)) is not None}
         if not usages:
@@ -57,7 +62,7 @@ class Tree:
         elapsed_s = now - self._at if self._at is not None else 0.0
         files = [usage.open_files for usage in usages.values()]
         sample = MetricsSample(
-            at=at,
+            at=rfc3339(wall),
             cpu_percent=round(100.0 * max(spent_s, 0.0) / elapsed_s, 2) if elapsed_s > 0 else 0.0,
             rss=sum(usage.rss for usage in usages.values()),
             processes=len(usages),
@@ -66,8 +71,20 @@ class Tree:
         )
         self._cpu_s = {key: usage.cpu_s for key, usage in usages.items()}
         self._at = now
-        self.samples.append(sample)
+        known_files = sample.open_files if sample.open_files is not None else _UNKNOWN
+        self._samples.append(
+            _PACKED.pack(wall, sample.cpu_percent, sample.rss, sample.processes, sample.threads, known_files)
+        )
         return sample
+
+    def samples(self) -> list[MetricsSample]:
+        """The history, oldest first."""
+        found = []
+        for packed in self._samples:
+            wall, cpu_percent, rss, processes, threads, files = _PACKED.unpack(packed)
+            open_files = files if files != _UNKNOWN else None
+            found.append(MetricsSample(rfc3339(wall), cpu_percent, rss, processes, threads, open_files))
+        return found
 
 
 class Metrics:
@@ -79,14 +96,14 @@ class Metrics:
         *,
         census: Callable[[], Mapping[str, Sequence[int]]],
         read: Reader,
-        now: Callable[[], str],
+        wall: Callable[[], float],
         deliver: Callable[[str, MetricsSample], None],
     ) -> None:
         """`census` gives the live pids of each running sidecar's tree; `deliver` gets every sample."""
         self._interval_s = interval_s
         self._census = census
         self._read = read
-        self._now = now
+        self._wall = wall
         self._deliver = deliver
         self._trees: dict[str, Tree] = {}
 
@@ -104,11 +121,11 @@ class Metrics:
                 tree.reset()
         for name, pids in alive.items():
             tree = self._trees.setdefault(name, Tree())
-            sample = tree.add(pids, self._read, self._now(), anyio.current_time())
+            sample = tree.add(pids, self._read, self._wall(), anyio.current_time())
             if sample is not None:
                 self._deliver(name, sample)
 
     def samples(self, sidecar: str) -> list[MetricsSample]:
         """The history of a sidecar, oldest first."""
         tree = self._trees.get(sidecar)
-        return list(tree.samples) if tree is not None else []
+        return tree.samples() if tree is not None else []

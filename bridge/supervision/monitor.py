@@ -13,13 +13,11 @@ import anyio
 from bridge.model import HealthCheck
 from bridge.settings import HealthSettings
 
-from .clock import Clock
+from .absence import Absence
 
 RAMP_FIRST_S = 0.1
 RAMP_LAST_S = 0.5
 RAMP_FACTOR = 1.5
-ABSENCE_S = 2.0
-"""A wall clock that ran ahead of the monotonic one by more than this slept or jumped; time servers correct less."""
 RESUME_GRACE_S = 30.0
 """For how long after a sleep failures do not count: networks, disks and GPUs come back one by one."""
 LATE_S = 5.0
@@ -43,17 +41,15 @@ class Watched(Protocol):
 
     def start_check_failed(self, check: HealthCheck) -> None: ...
 
-    def woke_up(self, slept_s: float) -> None: ...
-
 
 class Monitor:
     """Runs until it is cancelled; one per process."""
 
-    def __init__(self, settings: HealthSettings, clock: Clock, watched: Watched) -> None:
+    def __init__(self, settings: HealthSettings, absence: Absence, watched: Watched) -> None:
         self._settings = settings
-        self._clock = clock
+        self._absence = absence
         self._watched = watched
-        self._absent_s = clock.absent()
+        self._absences = absence.notice()
         self._grace_until = 0.0
 
     async def run(self) -> None:
@@ -98,10 +94,8 @@ class Monitor:
 
     def _notice_absence(self) -> bool:
         """Whether the computer slept or its clock jumped since the last look."""
-        absent_s = self._clock.absent()
-        slept_s, self._absent_s = absent_s - self._absent_s, absent_s
-        if abs(slept_s) <= ABSENCE_S:
+        absences, self._absences = self._absences, self._absence.notice()
+        if absences == self._absences:
             return False
         self._grace_until = anyio.current_time() + RESUME_GRACE_S
-        self._watched.woke_up(slept_s)
         return True

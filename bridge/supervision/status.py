@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from bridge import errors
 from bridge.core.lifecycle import Failure
 from bridge.model import Exit, SidecarFailure
@@ -23,16 +25,25 @@ def failure_from(error: errors.BridgeError, *, permanent: bool = False) -> Failu
     return Failure(error.kind, error.message, error.detail, permanent=permanent)
 
 
-def shown_failure(failure: Failure | None, exit_: Exit | None) -> SidecarFailure | None:
-    """The failure as a status shows it, with the last lines that the process wrote."""
+def shown_failure(failure: Failure | None, last_exit: Exit | None) -> SidecarFailure | None:
+    """The failure as a status shows it, with the last lines of the process that failed and no other's.
+
+    An Exit in the detail stands in full in `last_exit` beside it, so its lines and checks are not repeated.
+    """
     if failure is None:
         return None
-    return SidecarFailure(
-        kind=failure.kind,
-        message=failure.message,
-        detail=failure.detail,
-        stderr_tail=exit_.stderr_tail if exit_ is not None else [],
-    )
+    detail, tail = failure.detail, []
+    if isinstance(detail, Exit):
+        tail, detail = detail.stderr_tail, replace(detail, stderr_tail=[], checks=[])
+    elif isinstance(detail, dict) and isinstance(detail.get("detail"), Exit):
+        last: Exit = detail["detail"]
+        tail, detail = last.stderr_tail, {**detail, "detail": replace(last, stderr_tail=[], checks=[])}
+    elif isinstance(detail, dict) and "stderr_tail" in detail:
+        tail = detail["stderr_tail"]
+        detail = {key: value for key, value in detail.items() if key != "stderr_tail"}
+    elif failure.kind == "unhealthy" and last_exit is not None:
+        tail = last_exit.stderr_tail
+    return SidecarFailure(kind=failure.kind, message=failure.message, detail=detail, stderr_tail=tail)
 
 
 def exit_sentence(ended: Ended, *, ready: bool, hint: str | None) -> str:

@@ -19,8 +19,9 @@ from bridge import errors
 from bridge import model as m
 from bridge.core import lifecycle as lc
 
+from .cell import Surroundings
 from .jobs import Job, start_job
-from .sidecar import Sidecar, Surroundings
+from .sidecar import Sidecar
 
 
 class Supervisor:
@@ -64,15 +65,13 @@ class Supervisor:
         """Start a sidecar, and before it what it depends on."""
         sidecar = self._may_start(name)
         self._note(sidecar, "start_requested", "A start was requested.")
-        await sidecar.start(wait=wait)
-        return sidecar.status()
+        return await sidecar.start(wait=wait)
 
     async def restart(self, name: str | None, *, wait: bool) -> m.SidecarStatus:
         """Restart a sidecar; what depends on it keeps running."""
         sidecar = self._may_start(name)
         self._note(sidecar, "restart_requested", "A restart was requested.")
-        await sidecar.restart(wait=wait)
-        return sidecar.status()
+        return await sidecar.restart(wait=wait)
 
     def _may_start(self, name: str | None) -> Sidecar:
         sidecar = self.find(name)
@@ -88,15 +87,16 @@ class Supervisor:
         """Stop a sidecar, and before it what depends on it."""
         sidecar = self.find(name)
         self._note(sidecar, "stop_requested", "A stop was requested." + (" It is forced." if force else ""))
-        job = self._stop_in_order([sidecar], lc.StopRequested(force, "stop_requested"))
+        told: dict[str, m.SidecarStatus] = {}
+        job = self._stop_in_order([sidecar], lc.StopRequested(force, "stop_requested"), told)
         if wait:
             await job.done.wait()
-        return sidecar.status()
+        return told.get(sidecar.name) or sidecar.status()
 
     async def shutdown(self) -> None:
         """Stop everything; from here on nothing starts. Returns once nothing is alive. Many may wait."""
         self._closing = True
-        await self._stop_in_order(list(self.sidecars.values()), lc.StopRequested(False, "shutdown")).done.wait()
+        await self._stop_in_order(list(self.sidecars.values()), lc.StopRequested(False, "shutdown"), {}).done.wait()
 
     def kill(self) -> None:
         """Kill whatever a shutdown still asks politely."""
@@ -108,15 +108,15 @@ class Supervisor:
     def closing(self) -> bool:
         return self._closing
 
-    def _stop_in_order(self, targets: list[Sidecar], how: lc.StopRequested) -> Job:
+    def _stop_in_order(self, targets: list[Sidecar], how: lc.StopRequested, told: dict[str, m.SidecarStatus]) -> Job:
         """Begin to stop the targets and all that depends on them, dependents first, unrelated ones side by side.
 
-        What need not wait is being stopped when this returns.
+        What need not wait is being stopped when this returns. `told` gets the status of each when it has stopped.
         """
         wanted: dict[str, Sidecar] = {}
         for target in targets:
             self._collect(target, wanted)
-        begun: dict[str, Callable[[], Awaitable[None]]] = {}
+        begun: dict[str, Callable[[], Awaitable[m.SidecarStatus]]] = {}
         for name, sidecar in reversed(wanted.items()):
             if self._is_leant_on(sidecar):
                 self._falling[name] += 1
@@ -124,22 +124,26 @@ class Supervisor:
             else:
                 begun[name] = sidecar.begin_stop(force=how.force, cause=how.cause)
         assert self._around is not None
-        return start_job(self._around.tasks, self._finish_stops, wanted, begun, how)
+        return start_job(self._around.tasks, self._finish_stops, wanted, begun, how, told)
 
     async def _finish_stops(
-        self, wanted: dict[str, Sidecar], begun: dict[str, Callable[[], Awaitable[None]]], how: lc.StopRequested
+        self,
+        wanted: dict[str, Sidecar],
+        begun: dict[str, Callable[[], Awaitable[m.SidecarStatus]]],
+        how: lc.StopRequested,
+        told: dict[str, m.SidecarStatus],
     ) -> None:
         gone = {name: anyio.Event() for name in wanted}
 
         async def stop_one(name: str, sidecar: Sidecar) -> None:
             if name in begun:
-                await begun[name]()
+                told[name] = await begun[name]()
             else:
                 for dependent in self._dependents(sidecar):
                     await gone[dependent.name].wait()
                 finish = sidecar.begin_stop(force=how.force, cause=how.cause)
                 self._has_fallen(name)
-                await finish()
+                told[name] = await finish()
             gone[name].set()
 
         async with anyio.create_task_group() as tasks:

@@ -11,12 +11,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from bridge import model as m
+from bridge.supervision.absence import Absence
 from bridge.supervision.alerts import Alerts
+from bridge.supervision.cell import Surroundings
 from bridge.supervision.clock import rfc3339
 from bridge.supervision.journal import Journal
 from bridge.supervision.ports import Ports
 from bridge.supervision.redact import Redactor
-from bridge.supervision.sidecar import Sidecar, Surroundings
+from bridge.supervision.sidecar import Sidecar
 from bridge.supervision.supervisor import Supervisor
 
 from . import virtual
@@ -74,6 +76,7 @@ def assemble(world: World, tasks: TaskGroup) -> Supervisor:
         prober=FakeProber(world),
         run_tool=world.run_tool,
         clock=clock,
+        absence=Absence(clock, lambda slept_s: referee.note(f"the bridge notices {slept_s:g} s")),
         ports=Ports(world),
         alerts=Alerts(now, referee.published),
         journal=Journal(now, lambda: 0),
@@ -81,7 +84,6 @@ def assemble(world: World, tasks: TaskGroup) -> Supervisor:
         environ={},
         log_dir="/logs",
         ensure_up=supervisor.ensure_up,
-        woke_up=lambda slept_s: referee.note(f"the bridge notices {slept_s:g} s"),
     )
     sidecars = [
         Sidecar(settings, around, FakeLog(world), Redactor(()), _luck_of(world, settings.name))

@@ -256,6 +256,12 @@ class Referee:
             if current:
                 case.jumped = False
                 self._consider_stability(case)
+                if case.state in ("starting", "running"):
+                    self._owe(
+                        case,
+                        "its port is its own again, but the alert stays",
+                        lambda: "foreign_listener" not in case.alerts,
+                    )
             return
         if self.jumps == 0:
             process.passes = 0
@@ -419,6 +425,12 @@ class Referee:
             self._ends(case, event)
         else:
             self._rests(case, event)
+        if previous == "stopping":
+            self._owe(
+                case,
+                "its tree is gone, but the alert of leftovers stays",
+                lambda: "leftover_process" not in case.alerts,
+            )
         case.state, case.since = state, now
         self._check_status(case, event)
 

@@ -15,7 +15,7 @@ NODE_INSTALLED := $(NODE_PEERS)/node_modules/.package-lock.json
 
 help:
 	@echo 'make demo       watch a sidecar being started, killed, hung and stopped, in a minute'
-	@echo 'make test       all tests, in about four minutes on two cores'
+	@echo 'make test       all tests, in about five minutes on two cores'
 	@echo 'make test-slow  the tests that take minutes each'
 	@echo 'make bench      figures, each against a named peer in the same run'
 	@echo 'make lint       formatting and lint'
@@ -52,7 +52,7 @@ demo: $(INSTALLED)
 
 # Each test is bounded by itself (60 s); this bounds the run. Nothing follows pytest's own closing line.
 test: $(INSTALLED) $(NODE_INSTALLED)
-	@echo 'All tests: about four minutes on two cores, twelve at most. PYTEST_ARGS=-n0 runs them one after the other.'
+	@echo 'All tests: about five minutes on two cores, twelve at most. PYTEST_ARGS=-n0 runs them one after the other.'
 	@$(RUN) -m pytest -n 2 --dist worksteal --session-timeout=720 -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)

@@ -13,7 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+SUFFIX_MAX: Final = 999_999_999
+"""The largest N of a name: `parse_archive` reads no more digits."""
 
 _ARCHIVE = re.compile(r"sidecar-(stdout|stderr)-(\d{8})-(\d{6})(?:-([1-9]\d{0,8}))?\.log")
 
@@ -55,6 +58,8 @@ def next_archive(stream: str, now_unix_s: float, last: ArchiveName | None) -> Ar
     """The name for an archive made now, later than `last`, the latest name ever used for this stream."""
     second = second_of(now_unix_s)
     if last is not None and second <= last.second:
+        if last.suffix >= SUFFIX_MAX:
+            return ArchiveName(stream, last.second + 1)
         return ArchiveName(stream, last.second, last.suffix + 1)
     return ArchiveName(stream, second)
 

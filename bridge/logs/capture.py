@@ -69,6 +69,8 @@ class Capture:
         """`changed` is called in the thread when a sidecar's fault begins or ends."""
         self.bytes_captured = 0
         self.lines_captured = 0
+        self.lines_dropped = 0
+        """Lines that were read and could not be kept: memory was full while files failed, or a defect came up."""
         self._pipes = pipes
         self._changed = changed
         self._jobs: deque[Callable[[], None]] = deque()
@@ -107,7 +109,7 @@ class Capture:
     # --- jobs --------------------------------------------------------------------------------------------------------
 
     def keep(self, keeper: Keeper) -> None:
-        """Open a sidecar's files."""
+        """Open a sidecar's files, or begin in memory."""
         self._keepers.add(keeper)
         keeper.open()
         self._note(keeper)
@@ -130,6 +132,9 @@ class Capture:
             os.close(source.fd)
             return
         keeper, stream = source.place
+        if not any(inlet.sources for inlet in keeper.inlets):
+            keeper.recover_from_defect()
+            self._note(keeper)
         keeper.inlets[stream].add(source)
         if len(keeper.inlets[stream].sources) > 1:
             self._holding.add(keeper)
@@ -146,7 +151,7 @@ class Capture:
             while source.open and source.received < target:
                 if time.monotonic() > deadline_s:
                     return False
-                if not self._read(source):
+                if not self._read_contained(source):
                     if not source.open or not self._pipes.pending(source.fd):
                         break
                     time.sleep(_POLL_S)
@@ -159,7 +164,11 @@ class Capture:
             self._pipes.remove(source.fd)
             keeper, stream = source.place
             before = keeper.lines
-            keeper.inlets[stream].remove(source, time.monotonic())
+            try:
+                keeper.inlets[stream].remove(source, time.monotonic())
+            except Exception:
+                keeper.inlets[stream].drop(source)
+                keeper.fail(stream)
             self._settle(keeper, before)
 
     def _stop(self) -> None:
@@ -199,14 +208,26 @@ class Capture:
                 logger.exception("a job of the capture thread failed")
 
     def _read_contained(self, source: Source) -> int:
-        """As `_read`; a defect that one pipe runs into ends the reading of that pipe and of no other."""
+        """As `_read`; a defect that a pipe runs into ends the keeping of that pipe's output and of no other's.
+
+        The pipe is read all the same, for as long as the process writes: it must neither block nor die of SIGPIPE.
+        """
+        before = source.received
         try:
             return self._read(source)
         except Exception:
-            logger.exception("the output of %s is no longer kept", source.place[0].sidecar)
-            source.open = False
-            self._pipes.remove(source.fd)
-            return 0
+            count = source.received - before
+            keeper, stream = source.place
+            keeper.fail(stream)
+            if count:
+                source.lost = True
+                self.lines_dropped += self._buf.count(b"\n", 0, count)
+            else:  # it cannot even be read
+                source.open = False
+                self._pipes.remove(source.fd)
+                keeper.inlets[stream].drop(source)
+            self._note(keeper)
+            return count
 
     def _timeout(self) -> float | None:
         """Seconds until something is due; None, and so no wake-up at all, when nothing is."""
@@ -229,6 +250,9 @@ class Capture:
         source.note(buf, count)
         self.bytes_captured += count
         keeper, stream = source.place
+        if source.lost:
+            self.lines_dropped += buf.count(b"\n", 0, count)
+            return count
         before = keeper.lines
         keeper.inlets[stream].take(source, buf, count, time.monotonic())
         self._settle(keeper, before)
@@ -236,6 +260,7 @@ class Capture:
 
     def _settle(self, keeper: Keeper, lines_before: int) -> None:
         """Tell whoever must know of new lines, and of a fault that came or went."""
+        self.lines_dropped += keeper.take_dropped()
         new = keeper.lines - lines_before
         if new:
             self.lines_captured += new
@@ -260,8 +285,11 @@ class Capture:
         now = time.monotonic()
         for keeper in list(self._holding):
             before = keeper.lines
-            for inlet in keeper.inlets:
-                inlet.tick(now)
+            for stream, inlet in enumerate(keeper.inlets):
+                try:
+                    inlet.tick(now)
+                except Exception:
+                    keeper.fail(stream)
             if all(len(inlet.sources) < 2 for inlet in keeper.inlets):
                 self._holding.discard(keeper)
             self._settle(keeper, before)
@@ -269,6 +297,9 @@ class Capture:
     def _retry(self) -> None:
         self._retry_at = time.monotonic() + RETRY_S
         for keeper in list(self._faulty):
-            for store in keeper.stores:
-                store.retry()
+            for stream, store in enumerate(keeper.stores):
+                try:
+                    store.retry()
+                except Exception:
+                    keeper.fail(stream)
             self._note(keeper)

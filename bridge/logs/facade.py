@@ -86,6 +86,11 @@ class Logs:
         """Lines read from all sidecars."""
         return self.capture.lines_captured
 
+    @property
+    def lines_dropped(self) -> int:
+        """Lines read from all sidecars that could be kept neither in files nor in memory."""
+        return self.capture.lines_dropped
+
     def open(self, sidecar: str, limits: LogLimits = LogLimits()) -> SidecarLog:  # noqa: B008 - an immutable value
         """The log of a sidecar, which survives its processes; opened before, it gets new limits."""
         log = self._logs.get(sidecar)

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from ..core.rotation import SUFFIX_MAX
 from .files import pread
 
 _MAGIC: Final = b"SBRIDX\x01\n"
@@ -25,6 +26,12 @@ _HEADER: Final = struct.Struct("<8sIIQQQ24x")
 _RECORD: Final = struct.Struct("<QQQQ")
 HEADER_BYTES: Final = _HEADER.size
 RECORD_BYTES: Final = _RECORD.size
+NUMBER_MAX: Final = 2**63 - 1
+"""Positions, counts and orders above it are damage: no stream gets there, and sums with them must fit 64 bits."""
+_SECOND_MAX: Final = 99_991_231_235_959
+"""An archive's second has 14 digits."""
+_TIME_MS_MAX: Final = 253_402_300_799_999
+"""End of the year 9999."""
 _SCAN_BYTES: Final = 256 * 1024
 """Block of a rebuild, and so the size of a rebuilt record."""
 
@@ -65,12 +72,13 @@ def pack_header(header: Header) -> bytes:
 
 
 def read_header(fd: int) -> Header | None:
-    """The header of an index file; None when it is no index."""
+    """The header of an index file; None when it is no index, or one that cannot be true."""
     data = pread(fd, HEADER_BYTES, 0)
     if len(data) < HEADER_BYTES:
         return None
     magic, epoch, suffix, base, base_lines, second = _HEADER.unpack(data)
-    return Header(epoch, base, base_lines, second, suffix) if magic == _MAGIC else None
+    possible = base <= NUMBER_MAX and base_lines <= NUMBER_MAX and second <= _SECOND_MAX and suffix <= SUFFIX_MAX
+    return Header(epoch, base, base_lines, second, suffix) if magic == _MAGIC and possible else None
 
 
 def pack_record(record: Record) -> bytes:
@@ -94,6 +102,15 @@ def sound_records(fd: int, header: Header, file_bytes: int) -> tuple[int, Record
 
     A crash tears the end: a record cut short, zeros, or a record of bytes that never reached the file.
     """
+
+    def follows(older: Record, record: Record) -> bool:
+        return (
+            older.end < record.end <= limit
+            and older.seq <= record.seq <= NUMBER_MAX
+            and older.lines < record.lines <= NUMBER_MAX
+            and record.time_ms <= _TIME_MS_MAX
+        )
+
     count = max(os.fstat(fd).st_size - HEADER_BYTES, 0) // RECORD_BYTES
     limit = header.base + file_bytes
     while count:
@@ -102,9 +119,8 @@ def sound_records(fd: int, header: Header, file_bytes: int) -> tuple[int, Record
         before = read_records(fd, first - 1, 1)[0] if first else Record(header.base, 0, 0, header.base_lines)
         chain = [before, *records]
         for number in range(len(records), 0, -1):
-            older, record = chain[number - 1], chain[number]
-            if older.end < record.end <= limit and older.seq <= record.seq and older.lines < record.lines:
-                return first + number, record
+            if follows(chain[number - 1], chain[number]):
+                return first + number, chain[number]
         count = first
     return 0, Record(header.base, 0, 0, header.base_lines)
 

@@ -53,6 +53,14 @@ class Inlet:
             self._end_line()
         self.tick(now_s)
 
+    def drop(self, source: Source) -> None:
+        """Forget a process whose end could not be stored."""
+        source.held.clear()
+        if source in self.sources:
+            self.sources.remove(source)
+        if self._owner is source:
+            self._owner = None
+
     def tick(self, now_s: float) -> float | None:
         """Release what has waited long enough; returns the seconds until more will have, None when nothing waits."""
         waits = []

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from .cursor import STREAMS
 from .inlet import Inlet
 from .recovery import recover
 from .store import LogLimits, Numbering, Remover, StreamMoment, StreamStore
+
+
+_DEFECT: Final = "the log ran into a defect of the bridge, told on the error output"
+
+logger = logging.getLogger("bridge.logs")
 
 
 class Keeper:
@@ -25,6 +32,10 @@ class Keeper:
         clock: Callable[[], float],
     ) -> None:
         self.sidecar = sidecar
+        self._failed: set[int] = set()
+        """Streams whose output is thrown away because of a defect."""
+        self._directory = directory
+        self._dropped = 0
         self.ready = threading.Event()
         """Set once its files have been opened, or have failed to be."""
         self.on_lines: Callable[[], None] | None = None
@@ -48,8 +59,31 @@ class Keeper:
         self.inlets = (Inlet(out), Inlet(err))
 
     def open(self) -> None:
-        recover(self.stores, self._numbering)
+        """Go on from what lies in the folder; after a defect of that, in memory. Never raises."""
+        try:
+            recover(self.stores, self._numbering)
+        except Exception:  # what cannot be read must not keep a sidecar from being heard
+            logger.exception("the log files of %s cannot be gone on with", self.sidecar)
+            self._begin_anew(range(len(STREAMS)))
         self.ready.set()
+
+    def fail(self, stream: int) -> None:
+        """Note that a defect ended the keeping of a stream; called within its handler."""
+        if stream not in self._failed:
+            logger.exception("the %s of %s is read but no longer kept", STREAMS[stream], self.sidecar)
+            self._failed.add(stream)
+
+    def recover_from_defect(self) -> None:
+        """Keep a failed stream again, in memory first, for a process that begins."""
+        self._begin_anew(self._failed)
+        self._failed.clear()
+
+    def _begin_anew(self, streams: Iterable[int]) -> None:
+        for stream in streams:
+            self._numbering.newest = None
+            self.stores[stream].begin_anew(
+                f"{self._directory}: {_DEFECT}; output is kept in memory until a new file is begun"
+            )
 
     def close(self) -> None:
         for store in self.stores:
@@ -57,13 +91,22 @@ class Keeper:
 
     @property
     def fault(self) -> str | None:
-        """Why one of the streams is kept in memory; None while files can be written."""
+        """Why what one of the streams brings does not reach its files; None while it does."""
+        if self._failed:
+            return f"{self._directory}: {_DEFECT}; output is thrown away until the sidecar is started again"
         return self.stores[0].fault or self.stores[1].fault
 
     @property
     def lines(self) -> int:
         """Complete lines of both streams."""
         return self.stores[0].lines + self.stores[1].lines
+
+    def take_dropped(self) -> int:
+        """Lines that memory has dropped since this was last asked."""
+        dropped = sum(store.dropped_lines for store in self.stores)
+        new = dropped - self._dropped
+        self._dropped = dropped
+        return new
 
     def moment(self) -> tuple[StreamMoment, StreamMoment]:
         """Views of both streams at one moment."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..core.rotation import ArchiveName, current_name, parse_archive
 from .files import open_read, open_write, pwrite
 from .index import (
+    NUMBER_MAX,
     Header,
     Record,
     new_epoch,
@@ -104,7 +105,7 @@ def _inspect(path: str, archive: ArchiveName | None, status: os.stat_result) -> 
         return lost
     try:
         header = read_header(fd)
-        if header is None:
+        if header is None or header.base + status.st_size > NUMBER_MAX:
             return lost
         count, last = sound_records(fd, header, status.st_size)
         first_seq = read_records(fd, 0, 1)[0].seq if count else 0

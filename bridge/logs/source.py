@@ -41,13 +41,15 @@ class Pattern:
 class Source:
     """A pipe that is read. Only the capture thread changes it."""
 
-    __slots__ = ("_line", "_tail", "fd", "held", "held_since", "open", "patterns", "place", "received")
+    __slots__ = ("_line", "_tail", "fd", "held", "held_since", "lost", "open", "patterns", "place", "received")
 
     def __init__(self, fd: int, place: tuple[Keeper, int]) -> None:
         self.fd = fd
         self.place = place
         """The log and the number of the stream that it belongs to."""
         self.open = True
+        self.lost = False
+        """Whether what comes is read and thrown away, because keeping it ran into a defect."""
         self.received = 0
         self.held = bytearray()
         """Bytes that wait for another process's unfinished line; see `inlet`."""

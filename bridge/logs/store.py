@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 import threading
@@ -35,6 +36,9 @@ _CHECK_S: Final = 1.0
 """How often a file being written is compared with what stands under its name."""
 _NAME_TRIES: Final = 1000
 """Archive names tried when strangers' files stand in the way."""
+
+
+logger = logging.getLogger("bridge.logs")
 
 
 class LogLimits(NamedTuple):
@@ -109,6 +113,8 @@ class StreamStore:
         self.last_archive: ArchiveName | None = None
         self.dropped_lines = 0
         """Lines that memory could not keep while files failed."""
+        self._dropped_before = 0
+        """The same when files began to fail."""
         self._memory: deque[MemoryBlock] | None = None
         self._memory_partial = bytearray()
         self._memory_lines_max = memory_lines
@@ -157,6 +163,26 @@ class StreamStore:
                 self._begin_file(self.line_end, self.lines)
         except OSError as exc:
             self._enter_memory(exc, b"")
+
+    def begin_anew(self, fault: str) -> None:
+        """Go on in memory with nothing, whatever state a defect has left; what is in files is read by the next bridge.
+
+        `retry` begins a file as after any other fault. Cursors from before it are expired.
+        """
+        self._close_files()
+        with self._lock:
+            for segment in self.segments:
+                segment.gone = True
+            self.segments = []
+            self.epoch = new_epoch()
+            self.end = self.line_end = self.lines = 0
+            self.last_archive = None
+            self._memory = deque()
+            self._memory_partial = bytearray()
+            self._memory_bytes = 0
+        self._dropped_before = self.dropped_lines
+        self.fault = fault
+        self._sealed = True
 
     def append(self, buf: bytearray, end: int, now_s: float) -> None:
         """Store the first `end` bytes of `buf`. `now_s` is the monotonic time."""
@@ -226,6 +252,13 @@ class StreamStore:
         self._memory_bytes = 0
         self.fault = None
         self._sealed = True
+        dropped = self.dropped_lines - self._dropped_before
+        if dropped:
+            logger.warning(
+                "%s: the file can be written again; %d lines are missing in it, which memory could not keep until then",
+                self._current,
+                dropped,
+            )
 
     def clear(self) -> tuple[int, int, list[str]]:
         """Forget everything but an unfinished line; returns files, their bytes, and what is still to be deleted.
@@ -456,10 +489,11 @@ class StreamStore:
         return b""
 
     def _close_files(self) -> None:
-        for fd in (self._log, self._index):
+        fds = (self._log, self._index)
+        self._log = self._index = -1
+        for fd in fds:
             if fd >= 0:
                 os.close(fd)
-        self._log = self._index = -1
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
@@ -474,6 +508,7 @@ class StreamStore:
         self._memory = deque()
         self._memory_bytes = 0
         self._memory_partial = bytearray()
+        self._dropped_before = self.dropped_lines
         self.end = self.line_end
         self._remember(partial + data, int(self._clock() * 1000))
 

@@ -78,7 +78,9 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("size_limit")
-def test_the_oldest_lines_are_dropped_when_memory_is_full_and_none_is_torn(tmp_path: Path) -> None:
+def test_the_oldest_lines_are_dropped_when_memory_is_full_and_none_is_torn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     faults: list[str | None] = []
 
     async def test() -> None:
@@ -93,10 +95,14 @@ def test_the_oldest_lines_are_dropped_when_memory_is_full_and_none_is_torn(tmp_p
                 limit(UNLIMITED)
                 await until(lambda: faults[-1:] == [None])
                 await writer.write(b" line\n")
+                assert logs.lines_dropped == 901
             wanted = ["first", *(str(n) for n in range(900, 1000)), "unfinished line"]
             assert texts(await everything(log, size=9)) == wanted
         assert bytes_of(tmp_path, "stdout").decode().splitlines() == wanted
         assert files_of(tmp_path, "stdout")[0].read_bytes() == b"first\n"
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == 1
+        assert "sidecar-stdout.log: the file can be written again; 901 lines are missing" in warnings[0]
 
     run(test)
 

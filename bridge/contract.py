@@ -43,6 +43,8 @@ class Method(NamedTuple):
     result: Any
     summary: str
     errors: tuple[type[BridgeError], ...] = ()
+    bulky: bool = False
+    """Whether an answer may be so long that only a few may be in the making at a time."""
 
 
 class Delivery(Enum):
@@ -114,6 +116,7 @@ METHODS: dict[str, Method] = {
             m.LogPage,
             "A page of a sidecar's log, oldest first; the newest lines unless a cursor says otherwise.",
             (*_NAMED, CursorExpired, LogIoFailed, RequestCancelled),
+            bulky=True,
         ),
         Method(
             "list_sidecar_log_files",
@@ -121,6 +124,7 @@ METHODS: dict[str, Method] = {
             list[m.LogFile],
             "The log files of a sidecar, newest first.",
             (*_NAMED, LogIoFailed),
+            bulky=True,
         ),
         Method(
             "clear_sidecar_logs",
@@ -144,7 +148,12 @@ METHODS: dict[str, Method] = {
             (SubscriptionNotFound, InvalidParams),
         ),
         Method(
-            "get_sidecar_health", m.GetHealthParams, m.SidecarHealth, "Health of a sidecar and its last checks.", _NAMED
+            "get_sidecar_health",
+            m.GetHealthParams,
+            m.SidecarHealth,
+            "Health of a sidecar and its last checks.",
+            _NAMED,
+            bulky=True,
         ),
         Method(
             "check_sidecar_health",
@@ -159,10 +168,18 @@ METHODS: dict[str, Method] = {
             m.SidecarMetrics,
             "Processor, memory and processes of a sidecar's whole tree.",
             _NAMED,
+            bulky=True,
         ),
-        Method("get_sidecar_events", m.GetEventsParams, list[m.Event], "What happened and why, oldest first.", _NAMED),
+        Method(
+            "get_sidecar_events",
+            m.GetEventsParams,
+            list[m.Event],
+            "What happened and why, oldest first.",
+            _NAMED,
+            bulky=True,
+        ),
         Method("get_bridge_info", m.NoParams, m.BridgeInfo, "The bridge itself: version, limits, counters."),
-        Method("rpc.discover", m.NoParams, dict[str, Any], "The OpenRPC document of this protocol."),
+        Method("rpc.discover", m.NoParams, dict[str, Any], "The OpenRPC document of this protocol.", bulky=True),
         Method("ping", m.NoParams, str, 'Answers "pong".'),
         Method("shutdown", m.NoParams, None, "Stop every sidecar, answer, and end the bridge."),
     )

@@ -18,10 +18,11 @@ class Batch:
     line always fits, and what is held meanwhile is never more than the line.
     """
 
-    __slots__ = ("_answers", "_open", "_spare")
+    __slots__ = ("_answers", "_open", "_spare", "held_bytes")
 
     def __init__(self, id_bytes: list[int], line_bytes_max: int) -> None:
         self._answers: list[bytes] = []
+        self.held_bytes = 0
         self._open = len(id_bytes)
         self._spare = line_bytes_max - 2 - sum(id_bytes) - len(id_bytes) * (STAND_IN_BYTES + 1)
 
@@ -38,5 +39,6 @@ class Batch:
         """Take an answer of at most `room` bytes; the whole line without its end, once it is the last."""
         self._spare -= len(answer) - STAND_IN_BYTES - id_bytes
         self._answers.append(answer)
+        self.held_bytes += len(answer)
         self._open -= 1
         return None if self._open else b"[%b]" % b",".join(self._answers)

@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from msgspec import Raw
@@ -41,6 +41,36 @@ Outcome = Success | Fault
 CANCELLED: Final = Fault(RequestCancelled.code, RequestCancelled.kind, "The request was cancelled.")
 
 
+class Work:
+    """A request whose handler waits, not begun yet: to be finished or dropped, once."""
+
+    __slots__ = ("_json_rpc", "_value", "bulky", "method")
+
+    def __init__(self, method: str, value: Awaitable[Any], json_rpc: _JsonRpc) -> None:
+        self.method = method
+        self.bulky = contract.METHODS[method].bulky
+        self._value = value
+        self._json_rpc = json_rpc
+
+    async def finish(self) -> Outcome:
+        """Run it to its end."""
+        rpc, name = self._json_rpc, self.method
+
+        async def method() -> Any:
+            try:
+                return rpc.success(await self._value)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+                return rpc.error(_fault_of(error, name))
+
+        return _unwrap(name, await rpc.async_call(rpc.request(name, [], rpc.no_id), rpc.no_context, method))
+
+    def drop(self) -> None:
+        """Let it never begin."""
+        close = getattr(self._value, "close", None)  # a coroutine complains when it is neither awaited nor closed
+        if close is not None:
+            close()
+
+
 class _Row(NamedTuple):
     read: Callable[[Raw], model.Params]
     method: Callable[[model.Params], Any]
@@ -61,8 +91,8 @@ class Dispatcher:
             for name, handler in handlers.items()
         }
 
-    def begin(self, request: Request) -> Outcome | Coroutine[Any, Any, Outcome]:
-        """Run a request as far as it goes without waiting. A coroutine is returned where its handler waits."""
+    def begin(self, request: Request) -> Outcome | Work:
+        """Run a request as far as it goes without waiting. Work is returned where its handler waits."""
         name = request.method
         row = self._rows.get(name)
         if row is None:
@@ -73,19 +103,8 @@ class Dispatcher:
             return _fault_of(error, name)
         outcome = _unwrap(name, self._call(self._request(name, [params], self._no_id), self._no_context, row.method))
         if isinstance(outcome, Success) and hasattr(outcome.value, "__await__"):
-            return self._finish(name, outcome.value)
+            return Work(name, outcome.value, self._json_rpc)
         return outcome
-
-    async def _finish(self, name: str, value: Awaitable[Any]) -> Outcome:
-        rpc = self._json_rpc
-
-        async def method() -> Any:
-            try:
-                return rpc.success(await value)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
-                return rpc.error(_fault_of(error, name))
-
-        return _unwrap(name, await rpc.async_call(rpc.request(name, [], rpc.no_id), rpc.no_context, method))
 
     def _guard(self, name: str, handler: Handler) -> Callable[[model.Params], Any]:
         """jsonrpcserver would log each exception and send its text to the client, so it never gets to see one."""

@@ -9,8 +9,8 @@ while: first requests wait here, then in the pipe. Framing is in `core.lines`, m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -18,14 +18,26 @@ from anyio.lowlevel import checkpoint
 
 from ..contract import CANCEL_REQUEST
 from ..core.lines import LineSplitter, LineTooLong
-from .batch import Batch
-from .dispatch import CANCELLED, Dispatcher, Handler, Outcome, Success, encode
+from ..errors import InvalidParams
+from .batch import STAND_IN_BYTES, Batch
+from .dispatch import CANCELLED, Dispatcher, Handler, Outcome, Success, Work, encode
+from .hangup import wait_broken
 from .messages import ABSENT, INVALID_REQUEST, NULL_ID, Fault, Request, cancelled_id, id_key, parse
 from .outbox import Outbox
 from .stdio import Output, open_input, open_output
 
 RUNNING_MAX: Final = 1024
-"""Requests that wait for something at the same time; each is a task of some kilobytes. Further ones wait their turn."""
+"""Requests that wait for something at the same time; each is a task of some kilobytes. Further ones wait their turn,
+while those that need not wait for anything are answered."""
+
+URGENT: Final = frozenset({"stop_sidecar", "shutdown"})
+"""What must not queue behind the starts that it ends."""
+
+URGENT_RUNNING_MAX: Final = 2 * RUNNING_MAX
+"""Up to which those begin all the same."""
+
+BULKY_RUNNING_MAX: Final = 2
+"""Requests with long answers that are in the making at a time: a page of logs takes many times its line in memory."""
 
 QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Requests that are kept, not begun, while the shell does not read. A client that writes all it wants to ask before it
@@ -34,6 +46,9 @@ reads would otherwise wait for the bridge, which waits for the client. Beyond it
 CALL_BYTES: Final = 512
 """Allowance for what a waiting request costs beyond its line."""
 
+WORK_BYTES: Final = 1024
+"""Allowance for one whose params are read: its line is gone, but a coroutine waits."""
+
 INLINE_MAX: Final = 256
 """Requests that are answered in one go before others get a turn of the event loop: one or two milliseconds."""
 
@@ -41,17 +56,22 @@ LAST_ANSWERS_S: Final = 2.0
 """After the end of input, how long to wait for requests that still run. Whoever closes the input and goes on reading
 gets quick answers; what takes longer is not worth delaying the end of the sidecars."""
 
-LOOK_AGAIN_S: Final = 0.05
-"""How often, while waiting for those, to look whether anybody is left to read the answers."""
-
 MESSAGE_BYTES_MIN: Final = 4096
 """The least message limit: every error of the bridge fits into it, with an id of half a line."""
+
+
+_NO_ID: Final = Fault(
+    InvalidParams.code,
+    InvalidParams.kind,
+    "params.id: expected the id of the request to cancel, a string, a number or null.",
+    {"field": "id"},
+)
 
 
 class _Call:
     """A request on its way: waiting for its turn, or running."""
 
-    __slots__ = ("batch", "cancelled", "given_id", "message", "scope", "size")
+    __slots__ = ("batch", "cancelled", "given_id", "message", "scope", "size", "work")
 
     def __init__(self, message: Request | Outcome, given_id: bytes | None, size: int) -> None:
         self.message = message
@@ -59,12 +79,8 @@ class _Call:
         self.size = size
         self.batch: Batch | None = None
         self.cancelled = False
-        self.scope: anyio.CancelScope | None = None
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self.scope is not None:
-            self.scope.cancel()
+        self.work: Work | None = None  # what waits to be begun
+        self.scope: anyio.CancelScope | None = None  # of what runs
 
 
 class RpcServer:
@@ -90,9 +106,13 @@ class RpcServer:
         self._reading = anyio.CancelScope()
         self._broken = False
         self._blocked = False  # the output takes nothing at the moment
-        self._queue: deque[_Call] = deque()
-        self._queue_bytes = 0
+        self._queue: deque[_Call] = deque()  # until the shell reads
+        self._ordinary: deque[_Call] = deque()  # until fewer run
+        self._bulky: deque[_Call] = deque()  # until fewer bulky ones run
+        self._queue_bytes = 0  # of all three
+        self._held_bytes = 0  # answers of batches that are not complete
         self._running = 0
+        self._running_bulky = 0
         self._inline = 0
         self._known: dict[bytes | str, list[_Call]] = {}  # calls that can be cancelled, by the key of their id
         self._pending = anyio.Event()  # there is something to write
@@ -137,17 +157,17 @@ class RpcServer:
         self._tasks = tasks
         await tasks.start(self._write)
         tasks.start_soon(self._begin_waiting)
+        tasks.start_soon(self._watch)
         with self._reading:
             await self._read()
         return "broken" if self._broken else "eof"
 
     async def _finish(self) -> None:
         """After the end of input: until everything is answered, or nobody is there to read it."""
-        while self._running or self._queue or self._outbox.pending_bytes:
-            if self._output is not None and self._output.is_broken():
-                return
-            with anyio.move_on_after(LOOK_AGAIN_S):
-                await self._change()
+        while not self._broken and (
+            self._running or self._queue or self._ordinary or self._bulky or self._outbox.pending_bytes
+        ):
+            await self._change()
 
     async def _change(self) -> None:
         await self._changed.wait()
@@ -226,75 +246,106 @@ class RpcServer:
         message = call.message
         if isinstance(message, Request) and message.method == CANCEL_REQUEST:
             # Overtakes what waits, or it could never cancel it. Its own answer has to wait like any other.
-            self._cancel(cancelled_id(message.params))
-            call.message = Success(CANCEL_REQUEST, None)
-        if not self._queue and self._may_begin():
-            return self._begin(call)
+            key = cancelled_id(message.params)
+            call.message = _NO_ID if key is None else Success(CANCEL_REQUEST, None)
+            self._cancel(key)
+        if not self._queue and not self._outbox.full:
+            return self._begin(call) or self._queue_bytes > QUEUE_BYTES_MAX
         self._queue.append(call)
         self._queue_bytes += call.size + CALL_BYTES
         self._know(call)
         return self._queue_bytes > QUEUE_BYTES_MAX
 
     async def _give_way(self) -> None:
-        self._inline = 0
-        self._write_now()
-        await checkpoint()
+        await self._take_turns()
         while self._queue_bytes > QUEUE_BYTES_MAX:
             await self._change()
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def _may_begin(self) -> bool:
-        return self._running < RUNNING_MAX and not self._outbox.full
+    def _may_start(self, work: Work) -> bool:
+        if self._outbox.full:
+            return False
+        if work.bulky:
+            return self._running_bulky < BULKY_RUNNING_MAX
+        return self._running < (URGENT_RUNNING_MAX if work.method in URGENT else RUNNING_MAX)
 
     async def _begin_waiting(self) -> None:
         """Begin the requests that had to wait, as soon as there is room."""
-        while True:
-            while self._queue and self._may_begin():
-                call = self._queue.popleft()
-                self._queue_bytes -= call.size + CALL_BYTES
-                self._forget(call)
-                if self._begin(call):
-                    self._inline = 0
-                    self._write_now()
-                    await checkpoint()
-            self._write_now()
-            self._note_change()
-            await self._change()
+        try:
+            while True:
+                while self._queue and not self._outbox.full:
+                    call = self._queue.popleft()
+                    self._queue_bytes -= call.size + CALL_BYTES
+                    self._forget(call)
+                    if self._begin(call):
+                        await self._take_turns()
+                for queue in (self._bulky, self._ordinary):
+                    while queue and (queue[0].work is None or self._may_start(queue[0].work)):
+                        call = queue.popleft()
+                        self._queue_bytes -= WORK_BYTES
+                        if call.work is not None:  # it was not cancelled
+                            self._start(call, call.work)
+                            await self._take_turns()
+                self._write_now()
+                self._note_change()
+                await self._change()
+        finally:
+            for call in (*self._bulky, *self._ordinary):
+                self._withdraw(call)
+            self._bulky.clear()
+            self._ordinary.clear()
+
+    async def _take_turns(self) -> None:
+        self._inline = 0
+        self._write_now()
+        await checkpoint()
 
     def _begin(self, call: _Call) -> bool:
-        """Answer a request, or start a task that will. True when others should get a turn before the next one."""
+        """Answer a request, or have a task do so. True when others should get a turn before the next one."""
         message = call.message
         if isinstance(message, Request):
             outcome = CANCELLED if call.cancelled else self._dispatcher.begin(message)
-            if not isinstance(outcome, Success | Fault):
-                self._start(call, outcome)
-                # It takes its first step before the next request begins: requests begin in the order they came.
-                return True
+            if isinstance(outcome, Work):
+                call.message = CANCELLED  # lets go of the line that the request is a view of
+                self._know(call)
+                queue = self._bulky if outcome.bulky else self._ordinary
+                if (not queue or outcome.method in URGENT) and self._may_start(outcome):
+                    self._start(call, outcome)
+                    # It takes its first step before the next request begins: requests begin in the order they came.
+                    return True
+                call.work = outcome
+                queue.append(call)
+                self._queue_bytes += WORK_BYTES
+                return False
         else:
             outcome = message
         self._answer(call, outcome)
         self._inline += 1
         return self._inline >= INLINE_MAX
 
-    def _start(self, call: _Call, work: Coroutine[Any, Any, Outcome]) -> None:
-        call.message = CANCELLED  # lets go of the line that the request is a view of
+    def _start(self, call: _Call, work: Work) -> None:
+        call.work = None
         call.scope = anyio.CancelScope()
         self._running += 1
-        self._know(call)
+        self._running_bulky += work.bulky
         if self._tasks is not None:
             self._tasks.start_soon(self._wait_for, call, call.scope, work)
 
-    async def _wait_for(self, call: _Call, scope: anyio.CancelScope, work: Coroutine[Any, Any, Outcome]) -> None:
+    async def _wait_for(self, call: _Call, scope: anyio.CancelScope, work: Work) -> None:
         outcome: Outcome = CANCELLED
         try:
             with scope:
-                outcome = await work
+                outcome = await work.finish()
+            # However many end while the shell does not read, what they answer becomes lines only as it reads.
+            while self._outbox.full:
+                await self._change()
         finally:
             # Also when the cancellation came from elsewhere: every request is answered.
             self._answer(call, outcome)
             self._pending.set()
             self._running -= 1
+            self._running_bulky -= work.bulky
             self._forget(call)
             self._note_change()
 
@@ -312,9 +363,23 @@ class RpcServer:
             del self._known[key]
 
     def _cancel(self, key: bytes | str | None) -> None:
-        if key is not None:
-            for call in self._known.get(key, ()):
-                call.cancel()
+        if key is None:
+            return
+        for call in tuple(self._known.get(key, ())):
+            call.cancelled = True
+            if call.scope is not None:
+                call.scope.cancel()
+            else:
+                self._withdraw(call)
+
+    def _withdraw(self, call: _Call) -> None:
+        """Take back what waits to be begun, and say so."""
+        if call.work is not None:
+            call.work.drop()
+            call.work = None
+            self._answer(call, CANCELLED)
+            self._forget(call)
+            self._note_change()
 
     def _answer(self, call: _Call, outcome: Outcome) -> None:
         given_id, batch = call.given_id, call.batch
@@ -323,8 +388,14 @@ class RpcServer:
         if batch is None:
             self._outbox.answer(encode(outcome, given_id, self._answer_bytes_max))
             return
-        line = batch.put(encode(outcome, given_id, batch.room(len(given_id))), len(given_id))
+        room = batch.room(len(given_id))
+        if self._held_bytes > self._answer_bytes_max:
+            room = min(room, STAND_IN_BYTES + len(given_id))  # batches that wait hold a whole line of answers already
+        answer = encode(outcome, given_id, room)
+        self._held_bytes += len(answer)
+        line = batch.put(answer, len(given_id))
         if line is not None:
+            self._held_bytes -= batch.held_bytes
             self._outbox.answer(line)
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -366,6 +437,11 @@ class RpcServer:
             self._blocked = False
             self._outbox.on_pending = None
             output.close()
+
+    async def _watch(self) -> None:
+        """Notice that nobody reads any more, also while there is nothing to write."""
+        await wait_broken(self._out_fd)
+        self._break()
 
     def _wake(self) -> None:
         self._pending.set()

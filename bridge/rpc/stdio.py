@@ -11,7 +11,6 @@ import asyncio
 import contextvars
 import os
 import queue
-import select
 import stat
 import sys
 import threading
@@ -50,9 +49,6 @@ class Output(Protocol):
 
     async def ready(self) -> None:
         """Wait until `write_now`, which wrote less than it was given, may go on."""
-
-    def is_broken(self) -> bool:
-        """Whether it is known that nobody reads any more."""
 
     def close(self) -> None:
         """Leave the descriptor as it was found; it stays open."""
@@ -109,11 +105,6 @@ if sys.platform != "win32":
         async def ready(self) -> None:
             await anyio.wait_writable(self._fd)
 
-        def is_broken(self) -> bool:
-            poll = select.poll()
-            poll.register(self._fd, 0)  # errors and hang-ups are reported unasked
-            return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
-
 
 class _FileInput:
     def __init__(self, fd: int) -> None:
@@ -138,9 +129,6 @@ class _FileOutput:
 
     async def ready(self) -> None:
         pass
-
-    def is_broken(self) -> bool:
-        return False
 
     def close(self) -> None:
         pass
@@ -241,9 +229,6 @@ class _ThreadOutput:
     async def ready(self) -> None:
         if self._under_way is not None:
             await self._under_way.filled.wait()
-
-    def is_broken(self) -> bool:
-        return False
 
     def close(self) -> None:
         self._helper.close()

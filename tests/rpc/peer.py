@@ -17,6 +17,7 @@ from bridge.rpc.outbox import Outbox
 from bridge.rpc.server import RpcServer
 
 EPOCH = "e1"
+BULKY_BYTES = 500_000
 LIMIT_S = 20.0
 """Bound of every wait in these tests."""
 
@@ -29,6 +30,8 @@ class Stage:
         self.release = anyio.Event()
         self.began: list[str | None] = []
         self.cancelled: list[str | None] = []
+        self.bulky_running = 0
+        self.bulky_running_peak = 0
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -43,6 +46,8 @@ class Stage:
             "get_sidecar_events": self.unencodable,
             "unsubscribe_sidecar_logs": lambda params: params.subscription,
             "list_sidecars": self.awaitable,
+            "list_sidecar_log_files": self.bulky,
+            "shutdown": self.later,
         }
 
     def text(self, params: model.GetLogsParams) -> str:
@@ -83,6 +88,23 @@ class Stage:
 
     def awaitable(self, params: model.NoParams) -> Any:
         return self._later()
+
+    async def bulky(self, params: model.SidecarParams) -> str:
+        """A long result; with a sidecar named, once released."""
+        self.bulky_running += 1
+        self.bulky_running_peak = max(self.bulky_running, self.bulky_running_peak)
+        try:
+            if params.sidecar is not None:
+                self.began.append(params.sidecar)
+                await self.release.wait()
+            else:
+                await anyio.sleep(0)
+            return "x" * BULKY_BYTES
+        finally:
+            self.bulky_running -= 1
+
+    async def later(self, params: model.NoParams) -> str:
+        return await self._later()
 
     async def _later(self) -> str:
         await anyio.sleep(0)

@@ -12,8 +12,9 @@ import pytest
 
 from bridge import model
 from bridge.rpc import server as server_module
+from bridge.rpc.outbox import Outbox
 
-from .peer import served
+from .peer import LIMIT_S, served
 
 assert sys.platform != "win32"
 
@@ -101,6 +102,21 @@ async def test_a_cancellation_sent_as_a_request_is_answered() -> None:
         assert answers[2]["result"] is None
 
 
+@pytest.mark.parametrize("params", [{}, [], None, {"id": {}}, {"id": [1]}, [True], {"ids": 1}])
+async def test_a_cancellation_sent_as_a_request_that_names_no_id_is_an_error(params: Any) -> None:
+    async with served() as it:
+        await it.peer.ask(CANCEL, params, id=2)
+        error = (await it.peer.message())["error"]
+        assert (error["code"], error["data"]["detail"]) == (-32602, {"field": "id"})
+        assert error["message"].startswith("params.id: ")
+
+
+async def test_a_cancellation_of_what_does_not_run_is_answered() -> None:
+    async with served() as it:
+        await it.peer.ask(CANCEL, {"id": 99}, id=2)
+        assert await it.peer.message() == {"jsonrpc": "2.0", "result": None, "id": 2}
+
+
 async def test_a_request_that_is_answered_already_cannot_be_cancelled() -> None:
     async with served() as it:
         await it.peer.ask("restart_sidecar", ["a"], id=1)
@@ -114,17 +130,73 @@ async def test_beyond_the_bound_requests_wait_for_their_turn_and_can_be_cancelle
 ) -> None:
     monkeypatch.setattr(server_module, "RUNNING_MAX", 2)
     async with served() as it:
-        for n in range(4):
+        for n in range(5):
             await it.peer.ask("start_sidecar", [str(n)], id=n)
-        await it.peer.ask("ping", id="p")
         await it.peer.send(note(CANCEL, {"id": 2}))
+        assert await it.peer.message() == {**await_error(2), "id": 2}
         await it.peer.send(note(CANCEL, {"id": 0}))
         assert await it.peer.message() == {**await_error(0), "id": 0}
-        assert (await it.peer.message())["id"] == 2
-        assert "2" not in it.stage.began
+        assert await it.peer.pings()
+        assert it.stage.began == ["0", "1", "3"]
         it.stage.release.set()
         rest = {a["id"]: a["result"] for a in await it.peer.messages(3)}
-        assert rest == {1: "1", 3: "3", "p": "pong"}
+        assert rest == {1: "1", 3: "3", 4: "4"}
+        assert it.stage.began == ["0", "1", "3", "4"]
+
+
+async def test_what_waits_for_its_turn_delays_nothing_that_needs_no_turn_and_no_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "RUNNING_MAX", 2)
+    async with served() as it:
+        for n in range(100):
+            await it.peer.ask("start_sidecar", [str(n)], id=n)
+        assert await it.peer.pings()
+        await it.peer.ask("shutdown", id="s")
+        assert await it.peer.message() == {"jsonrpc": "2.0", "result": "later", "id": "s"}
+        assert it.stage.began == ["0", "1"]
+
+
+async def test_what_goes_ahead_has_a_bound_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RUNNING_MAX", 1)
+    monkeypatch.setattr(server_module, "URGENT_RUNNING_MAX", 1)
+    async with served() as it:
+        await it.peer.ask("start_sidecar", ["a"], id=1)
+        await it.peer.ask("shutdown", id="s")
+        assert await it.peer.pings()
+        it.stage.release.set()
+        assert [a["id"] for a in await it.peer.messages(2)] == [1, "s"]
+
+
+async def test_what_still_waits_for_its_turn_at_the_end_of_input_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RUNNING_MAX", 1)
+    monkeypatch.setattr(server_module, "LAST_ANSWERS_S", 0.1)
+    async with served() as it:
+        for n in range(3):
+            await it.peer.ask("start_sidecar", [str(n)], id=n)
+        it.peer.hang_up()
+        assert await it.end() == "eof"
+        assert await it.server.drain(5.0)
+        answers = await it.peer.messages(3)
+        assert sorted(a["id"] for a in answers) == [0, 1, 2]
+        assert {a["error"]["code"] for a in answers} == {-32800}
+        assert it.stage.began == ["0"]
+
+
+async def test_few_long_answers_are_in_the_making_at_a_time_and_short_ones_pass_them() -> None:
+    async with served() as it:
+        for n in range(5):
+            await it.peer.ask("list_sidecar_log_files", [str(n)], id=n)
+        assert await it.peer.pings()
+        await it.peer.ask("restart_sidecar", ["r"], id="r")
+        assert (await it.peer.message())["result"] == "r"
+        assert it.stage.bulky_running == server_module.BULKY_RUNNING_MAX
+        await it.peer.send(note(CANCEL, {"id": 3}))
+        assert await it.peer.message() == {**await_error(0), "id": 3}
+        it.stage.release.set()
+        assert sorted(a["id"] for a in await it.peer.messages(4)) == [0, 1, 2, 4]
+        assert it.stage.bulky_running_peak == server_module.BULKY_RUNNING_MAX
+        assert "3" not in it.stage.began
 
 
 def await_error(number: int) -> dict[str, Any]:
@@ -166,6 +238,27 @@ async def test_an_output_that_nobody_reads_any_more_ends_the_server() -> None:
         it.outbox.publish(model.BridgeClosing("eof"))
         assert it.outbox.pending_bytes == 0
         assert await it.server.drain(1.0) is False
+
+
+async def test_an_output_that_nobody_reads_any_more_ends_a_server_that_has_nothing_to_say() -> None:
+    async with served() as it:
+        assert await it.peer.pings()
+        it.peer.stop_reading()
+        assert await it.end() == "broken"
+
+
+async def test_a_reader_that_was_gone_before_the_first_word_ends_the_server() -> None:
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    os.close(out_read)
+    try:
+        box = Outbox(epoch="e", next_seq=1, max_message_bytes=1 << 20, max_outbound_bytes=1 << 20)
+        server = server_module.RpcServer(in_read, out_write, outbox=box, handlers={}, max_message_bytes=1 << 20)
+        with anyio.fail_after(LIMIT_S):
+            assert await server.run() == "broken"
+    finally:
+        for fd in (in_read, in_write, out_write):
+            os.close(fd)
 
 
 async def test_what_is_published_after_the_end_is_written_by_drain() -> None:

@@ -111,6 +111,57 @@ async def test_rubbish_does_not_grow_memory_either_while_nobody_reads() -> None:
         assert scope.cancelled_caught
 
 
+async def test_long_answers_are_made_only_as_the_shell_reads_them() -> None:
+    async with served(max_outbound_bytes=4 << 20) as it:
+        await it.peer.send(
+            b"".join(b'{"jsonrpc":"2.0","method":"list_sidecar_log_files","id":%d}\n' % n for n in range(200))
+        )
+        with anyio.move_on_after(0.3):
+            while True:
+                assert it.outbox.pending_bytes < 4 << 20
+                await anyio.lowlevel.checkpoint()
+        assert it.outbox.full
+        answers = await it.peer.messages(200)
+        assert sorted(a["id"] for a in answers) == list(range(200))
+        assert {len(a["result"]) for a in answers} == {peer.BULKY_BYTES}
+        assert it.stage.bulky_running_peak <= server_module.BULKY_RUNNING_MAX
+        assert await it.peer.pings()
+
+
+async def test_answers_of_requests_that_end_all_at_once_keep_to_the_bound() -> None:
+    async with served(max_outbound_bytes=1 << 20) as it:
+        for n in range(1_000):
+            await it.peer.ask("start_sidecar", ["x" * 10_000], id=n)
+        assert await it.peer.pings()
+        it.stage.release.set()
+        with anyio.move_on_after(0.3):
+            while True:
+                assert it.outbox.pending_bytes < 1 << 20
+                await anyio.lowlevel.checkpoint()
+        assert it.outbox.full
+        answers = await it.peer.messages(1_000)
+        assert sorted(a["id"] for a in answers) == list(range(1_000))
+        assert {len(a["result"]) for a in answers} == {10_000}
+
+
+async def test_batches_that_wait_hold_no_more_than_a_line_of_answers_together() -> None:
+    async with served(max_message_bytes=1 << 16) as it:
+        fast = {"jsonrpc": "2.0", "method": "get_sidecar_logs", "params": {"lines": 40_000}, "id": "fast"}
+        slow = {"jsonrpc": "2.0", "method": "start_sidecar", "params": ["a"], "id": "slow"}
+        for _ in range(20):
+            await it.peer.send(json.dumps([slow, fast]).encode() + b"\n")
+        assert await it.peer.pings()
+        it.stage.release.set()
+        fits = 0
+        for batch in await it.peer.messages(20):
+            answers = {a["id"]: a for a in batch}
+            assert answers["slow"]["result"] == "a"
+            fits += "result" in answers["fast"]
+            assert "result" in answers["fast"] or answers["fast"]["error"]["code"] == -32603
+        assert fits == 2
+        assert len((await it.peer.exchange(json.dumps([fast]).encode()))[0]["result"]) == 40_000
+
+
 # --- the outbox by itself --------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -113,6 +114,25 @@ def test_keep_leaves_configuration_logs_and_diagnostics(tmp_path: Path) -> None:
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert str(folder) in done.stdout
     assert {path.name for path in folder.iterdir()} == {"logs", "bridge.stderr"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+def test_ctrl_c_ends_it_with_all_that_it_started(kit: Kit) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "bridge", "demo", "--fast"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=environment({"TMPDIR": str(kit.work), "E2E_TOKEN": kit.token, "PYTHONUTF8": "1"}),
+        cwd=REPOSITORY,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any(b"listening on port" in line for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read().decode()
+    assert process.returncode == 130
+    assert "Ended by Ctrl-C" in rest
+    assert list(kit.work.iterdir()) == []
 
 
 def test_the_pipe_of_a_pager_that_was_left_is_no_traceback(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ class Client:
         self._expected: set[int] = set()
         self._next_id = 0
         self._output_ended = False
+        self._input_ended_at: float | None = None
         self._discard = threading.Event()
 
     def __enter__(self) -> Client:
@@ -113,7 +114,8 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            since = 0.0 if self._input_ended_at is None else time.monotonic() - self._input_ended_at
+            self.close(max(self._close_timeout_s - since, 0.0))
         except NotInTime:
             self._process.kill()
             self._process.wait()
@@ -197,6 +199,8 @@ class Client:
         """
         timeout_s = self._close_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
+        if self._input_ended_at is None:
+            self._input_ended_at = time.monotonic()
         with contextlib.suppress(OSError):  # a broken pipe: it ended already
             self._stdin.close()
         while not self._output_ended and self._process.poll() is None and time.monotonic() < deadline:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import bridge
+from bridge.commands.call import CLOSE_SLACK_S, close_timeout_s
 from tests.support.bridge import REPOSITORY, environment
 from tests.support.kit import Kit
 
@@ -334,3 +335,94 @@ def test_call_refuses_a_configuration_for_a_bridge_that_it_does_not_start(tmp_pa
     done = run("call", "ping", "--config", os.devnull, "--attach", *ECHO)
     assert done.code == 2
     assert "--attach" in done.err
+
+
+SLOW_END = """
+import json, pathlib, sys, time
+request = json.loads(sys.stdin.readline())
+print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": {"answer": 42}}), flush=True)
+sys.stdin.read()
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.02)
+sys.exit(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("exit_code", "code"), [(0, 0), (5, 1)])
+def test_call_prints_the_result_before_it_waits_for_the_end(tmp_path: Path, exit_code: int, code: int) -> None:
+    end = tmp_path / "end"
+    command = [sys.executable, "-c", SLOW_END, str(end), str(exit_code)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bridge", "call", "ask", "--attach", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=REPOSITORY,
+    ) as call:
+        try:
+            assert call.stdout is not None
+            assert json.loads(b"".join(call.stdout.readline() for _ in range(3))) == {"answer": 42}
+            assert call.poll() is None
+        finally:
+            end.touch()
+        out, err = call.communicate(timeout=RUN_TIMEOUT_S)
+    assert (call.returncode, out) == (code, b"")
+    assert err.decode() == (f"the bridge answered, but ended with exit code {exit_code}\n" if exit_code else "")
+
+
+def test_call_gives_a_bridge_the_time_that_its_sidecars_may_take(tmp_path: Path) -> None:
+    table = '[sidecars.{}]\ncommand = ["x"]\nshutdown_timeout = 60\n'
+    file = write(tmp_path, table.format("a") + table.format("b"))
+    assert close_timeout_s(file, []) == 120 + CLOSE_SLACK_S
+    assert close_timeout_s(file, ["sidecars.a.shutdown_timeout=1"]) == 61 + CLOSE_SLACK_S
+    assert close_timeout_s(str(tmp_path / "absent.toml"), []) > 0
+
+
+@pytest.mark.slow
+def test_call_outlasts_a_sidecar_that_is_slow_to_stop(kit: Kit) -> None:
+    # Longer than CLOSE_TIMEOUT_S, which is all that a command of unknown needs is given.
+    sidecar = kit.sidecar("--ignore-term", shutdown_timeout=22)
+    config = write(kit.work, json.dumps(kit.config(app=sidecar)), "sidecars.json")
+    done = run("call", "start_sidecar", "--config", config, "--log-dir", str(kit.work / "logs"))
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["state"] == "running"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "0", "inf", "-inf", "1e300", "soon", ""])
+def test_call_refuses_a_timeout_that_is_no_time(seconds: str) -> None:
+    done = run("call", "ping", f"--timeout={seconds}", "--attach", *ECHO)
+    assert (done.code, done.out) == (2, "")
+    assert "argument --timeout: expected a number of seconds" in done.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="redirections are the shell's")
+@pytest.mark.parametrize(
+    ("args", "redirection", "code", "out", "err"),
+    [
+        (["echo", "-"], "<&-", 2, "", "fd 0, which is closed"),
+        (["echo", "-"], "0>/dev/null", 2, "", "fd 0 cannot be read"),
+        (["echo", "[1]"], "<&-", 0, "[\n  1\n]\n", ""),
+        (["echo", "[1]"], ">&-", 1, "", "the result cannot be printed: fd 1 is closed"),
+        (["echo", "[1]"], ">/dev/full", 1, "", "the result cannot be printed: No space left"),
+    ],
+)
+def test_call_says_what_is_wrong_with_its_own_descriptors(
+    args: list[str], redirection: str, code: int, out: str, err: str
+) -> None:
+    command = [sys.executable, "-m", "bridge", "call", *args, "--attach", *ECHO]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
+        capture_output=True,
+        timeout=RUN_TIMEOUT_S,
+        check=False,
+        cwd=REPOSITORY,
+        env=environment(),
+    )
+    assert (done.returncode, done.stdout.decode()) == (code, out)
+    assert err in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_call_shutdown_is_answered_like_any_other(kit: Kit) -> None:
+    config = write(kit.work, json.dumps(kit.config(app=kit.sidecar(autostart=True))), "sidecars.json")
+    done = run("call", "shutdown", "--config", config, "--log-dir", str(kit.work / "logs"))
+    assert (done.code, done.out, done.err) == (0, "null\n", "")

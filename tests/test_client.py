@@ -107,6 +107,25 @@ def test_a_command_that_ignores_the_end_of_its_input_is_killed_when_the_block_en
     assert not psutil.pid_exists(pid)
 
 
+def test_what_outlived_its_bound_is_not_waited_for_twice() -> None:
+    stubborn = "import time; print('{}', flush=True); time.sleep(60)"
+    with Client(python(stubborn), close_timeout_s=3) as client:
+        with pytest.raises(NotInTime):
+            client.close()
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+
+
+def test_a_bound_given_to_close_leaves_the_rest_of_the_other() -> None:
+    patient = "import sys, time; sys.stdin.read(); time.sleep(1)"
+    with Client(python(patient)) as client:
+        with pytest.raises(NotInTime):
+            client.close(0.1)
+        process = psutil.Process(client.pid)
+        assert process.is_running()
+    assert client.close() == 0
+
+
 def test_a_descendant_that_keeps_the_output_open_does_not_hold_up_the_end() -> None:
     lingering = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(4)'])"
     with Client(python(lingering)) as client:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 from typing import Any
 
 import msgspec
 
-from bridge.client import BridgeEnded, CallError, Client, NotInTime, bridge_command
+from bridge.client import CLOSE_TIMEOUT_S, BridgeEnded, CallError, Client, NotInTime, bridge_command
 
 _EPILOG = """\
 examples:
@@ -19,9 +21,15 @@ examples:
 
 The bridge that is started is a bridge like any other: it starts the sidecars with autostart and stops them at its end.
 
-exit codes: 0 the result was printed; 1 the call failed, the reason stands on fd 2; 2 wrong arguments or configuration;
-3 another bridge owns the log folder
+The result is printed at once; the command ends when the bridge has ended.
+
+exit codes: 0 the result was printed, and the bridge ended; 1 the call or that end failed, the reason stands on fd 2;
+2 wrong arguments or configuration; 3 another bridge owns the log folder
 """
+TIMEOUT_MAX_S = 31_536_000.0
+"""A year: longer is a slip, and what waits for an answer cannot count without end."""
+CLOSE_SLACK_S = 30.0
+"""Beside the sidecars' `shutdown_timeout`s. More than the bridge grants itself, so that it is never killed in order."""
 _PASSED_ON = (2, 3)
 """Exit codes of `serve` that say what was wrong with what this command was given."""
 
@@ -39,25 +47,63 @@ def main(argv: list[str]) -> int:
         parser.error("--attach: expected a command")
     params = _params(parser, options.params)
     command = options.attach or _serve(options)
+    bound_s = close_timeout_s(options.config, options.set) if options.attach is None else CLOSE_TIMEOUT_S
     try:
-        with Client(command) as client:
-            result = client.call(options.method, params, timeout_s=options.timeout)
-            ended = None if options.method == "shutdown" else client.close()
+        with Client(command, close_timeout_s=bound_s) as client:
+            return _ask(client, options, params) or _end(client)
+    except OSError as error:
+        return _fail(f"{command[0]}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def close_timeout_s(config: str, overrides: list[str]) -> float:
+    """Seconds in which a bridge with this configuration ends, however slowly its sidecars do."""
+    from bridge.errors import ConfigInvalid
+    from bridge.settings import load
+
+    try:
+        settings = load(config, overrides=overrides, environ=os.environ)
+    except ConfigInvalid:  # the bridge says it, and does not serve
+        return CLOSE_TIMEOUT_S
+    return CLOSE_SLACK_S + sum(sidecar.shutdown_timeout for sidecar in settings.sidecars.values())
+
+
+def _ask(client: Client, options: argparse.Namespace, params: Any) -> int:
+    """Make the call and say what came of it; the exit code so far."""
+    program = client.command[0]
+    try:
+        result = client.call(options.method, params, timeout_s=options.timeout)
     except CallError as error:
         kind = f"{error.kind}, {error.code}" if error.kind else str(error.code)
         return _fail(f"{options.method}: {error.message} ({kind})", error.detail)
-    except OSError as error:
-        return _fail(f"{command[0]}: {error.strerror or error}")
     except BridgeEnded as error:
-        _fail(f"no answer from `{command[0]}`: {error}")
+        _fail(f"no answer from `{program}`: {error}")
         return error.exit_code if error.exit_code in _PASSED_ON and options.attach is None else 1
     except NotInTime as error:
-        return _fail(f"{options.method}: no answer, or no end of the bridge: {error}")
-    except KeyboardInterrupt:
-        return 130
-    print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
-    if ended:
-        return _fail(f"the bridge answered, but ended with exit code {ended}")
+        return _fail(f"{options.method}: no answer: {error}")
+    return _show(result)
+
+
+def _end(client: Client) -> int:
+    """Wait for the end of a bridge that answered."""
+    try:
+        code = client.close()
+    except NotInTime as error:
+        return _fail(f"the bridge answered, but {error}, and is killed")
+    return _fail(f"the bridge answered, but ended with exit code {code}") if code else 0
+
+
+def _show(result: Any) -> int:
+    """Print the result before anything else can go wrong."""
+    if sys.stdout is None:
+        return _fail("the result cannot be printed: fd 1 is closed")
+    left = memoryview(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    try:
+        while left:
+            left = left[os.write(sys.stdout.fileno(), left) :]
+    except OSError as error:
+        return _fail(f"the result cannot be printed: {error.strerror}")
     return 0
 
 
@@ -82,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-dir", metavar="DIR", help="where its sidecars' logs go")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=60.0, help="wait at most so long for the answer (60)"
+        "--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="wait at most so long for the answer (60)"
     )
     parser.add_argument(
         "--attach",
@@ -94,10 +140,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= TIMEOUT_MAX_S:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, at most {TIMEOUT_MAX_S:.0f}: {text!r}")
+    return seconds
+
+
 def _params(parser: argparse.ArgumentParser, text: str | None) -> Any:
     if text is None:
         return None
-    raw = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    raw = _fd_0(parser) if text == "-" else text.encode("utf-8", "surrogateescape")
     try:
         params = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -105,6 +161,15 @@ def _params(parser: argparse.ArgumentParser, text: str | None) -> Any:
     if not isinstance(params, dict | list):
         parser.error("JSON: expected an object or an array")
     return params
+
+
+def _fd_0(parser: argparse.ArgumentParser) -> bytes:
+    if sys.stdin is None:
+        parser.error('JSON: "-" reads fd 0, which is closed')
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        parser.error(f"JSON: fd 0 cannot be read: {error.strerror}")
 
 
 def _serve(options: argparse.Namespace) -> list[str]:

@@ -166,7 +166,7 @@ class Capture:
             before = keeper.lines
             try:
                 keeper.inlets[stream].remove(source, time.monotonic())
-            except Exception:
+            except Exception:  # noqa: BLE001 - told by `fail`
                 keeper.inlets[stream].drop(source)
                 keeper.fail(stream)
             self._settle(keeper, before)
@@ -215,7 +215,7 @@ class Capture:
         before = source.received
         try:
             return self._read(source)
-        except Exception:
+        except Exception:  # noqa: BLE001 - told by `fail`
             count = source.received - before
             keeper, stream = source.place
             keeper.fail(stream)
@@ -288,7 +288,7 @@ class Capture:
             for stream, inlet in enumerate(keeper.inlets):
                 try:
                     inlet.tick(now)
-                except Exception:
+                except Exception:  # noqa: BLE001 - told by `fail`
                     keeper.fail(stream)
             if all(len(inlet.sources) < 2 for inlet in keeper.inlets):
                 self._holding.discard(keeper)
@@ -300,6 +300,6 @@ class Capture:
             for stream, store in enumerate(keeper.stores):
                 try:
                     store.retry()
-                except Exception:
+                except Exception:  # noqa: BLE001 - told by `fail`
                     keeper.fail(stream)
             self._note(keeper)

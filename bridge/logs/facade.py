@@ -19,15 +19,15 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from ..errors import LogIoFailed
+from ..errors import LogIoFailed, NotAllowed
 from ..model import ClearedLogs, GetLogsParams, LogFile, LogPage, Stream, SubscribeLogsParams
 from .breath import Breath
 from .capture import Capture
 from .cursor import STREAMS
-from .follow import Deliver, Follower, Place, Subscription
+from .follow import BATCH_BYTES, SUBSCRIPTIONS_MAX, Deliver, Follower, Place, Subscription
 from .janitor import Janitor
 from .keeper import Keeper
-from .query import PAGE_BYTES, LogReader, Maker, Page
+from .query import PAGE_BYTES, LogReader, Maker, Page, position_of
 from .runs import merge_backward
 from .source import Pattern, Source
 from .store import LogLimits
@@ -59,7 +59,11 @@ class Logs:
         on_fault: Fault | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`nested` keeps each sidecar's files in a folder of its name. Nothing is created before `open`."""
+        """`nested` keeps each sidecar's files in a folder of its name. Nothing is created before `open`.
+
+        No page and no batch of a subscription is encoded to more than `max_page_bytes`, what goes around the entries
+        not counted; of a line that alone is longer the text is cut.
+        """
         self._log_dir = os.path.abspath(log_dir)
         self._nested = nested
         self._memory_lines = memory_lines
@@ -70,7 +74,8 @@ class Logs:
         self._context = contextvars.copy_context()
         self._logs: dict[str, SidecarLog] = {}
         self._janitor = Janitor()
-        self.follower = Follower(self.post)
+        self._batch_bytes = min(BATCH_BYTES, max_page_bytes)
+        self.follower = Follower(self.post, self._batch_bytes)
         self._subscriptions: dict[str, Subscription] = {}
         self._last_subscription = 0
         self.capture = Capture(Pipes(), self._fault_changed)
@@ -173,11 +178,23 @@ class Logs:
         self._janitor.remove(paths, lambda: _ignore(self.post(done.set)))
 
     def add_subscription(self, log: SidecarLog, params: SubscribeLogsParams, deliver: Deliver) -> Subscription:
-        """Number a subscription."""
+        """Number a subscription. Raises NotAllowed when there are too many."""
+        self.check_room(log.keeper.sidecar)
         self._last_subscription += 1
-        subscription = Subscription(str(self._last_subscription), log.keeper, params.log_type, params.level, deliver)
+        subscription = Subscription(
+            str(self._last_subscription), log.keeper, params.log_type, params.level, deliver, self._batch_bytes
+        )
         self._subscriptions[subscription.id] = subscription
         return subscription
+
+    def check_room(self, sidecar: str) -> None:
+        """Raise NotAllowed when no further subscription may begin."""
+        if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            raise NotAllowed(
+                f"there are {SUBSCRIPTIONS_MAX} log subscriptions already; end one before beginning another",
+                sidecar=sidecar,
+                detail={"subscriptions": SUBSCRIPTIONS_MAX},
+            )
 
     def serve(self, subscription: Subscription) -> None:
         """Let a subscription be served, unless it was ended before."""
@@ -272,9 +289,10 @@ class SidecarLog:
     async def subscribe(self, params: SubscribeLogsParams, deliver: Deliver) -> Subscription:
         """Follow the log: `deliver` is called on the loop's thread, first with the backlog or what is after the cursor.
 
-        It is not called before the caller of this had its turn. Raises InvalidParams, CursorExpired, LogIoFailed; may
-        be cancelled.
+        It is not called before the caller of this had its turn. Raises InvalidParams, CursorExpired, LogIoFailed,
+        NotAllowed; may be cancelled.
         """
+        self._logs.check_room(self.keeper.sidecar)
         breath = Breath(self.keeper.sidecar)
         try:
             start = await anyio.to_thread.run_sync(self._start, params, breath, abandon_on_cancel=True)
@@ -292,17 +310,17 @@ class SidecarLog:
             if params.after is not None:
                 positions = reader.after(params.after, "after")
             elif params.backlog:
-                maker = Maker(reader, params.level)
+                maker = Maker(reader, params.level, PAGE_BYTES)
                 wanted = params.backlog
                 ends = list(positions)
                 for run in merge_backward(reader.chosen(params.log_type), ends, [0, 0]):
                     entries = maker.entries(run, wanted)
                     if len(entries) >= wanted:
-                        positions[run.stream] = int(entries[-wanted].cursor.rpartition(".")[2], 16)
+                        positions[run.stream] = position_of(entries[-wanted])
                         break
                     if entries:  # what has none needs not be read again
                         wanted -= len(entries)
-                        positions[run.stream] = int(entries[0].cursor.rpartition(".")[2], 16)
+                        positions[run.stream] = position_of(entries[0])
             lines = [s.lines_before(p) for s, p in zip(reader.streams, positions, strict=True)]
             return Place(positions, lines)
         except OSError as exc:

@@ -10,6 +10,7 @@ first, and counted where it is missing.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -21,15 +22,15 @@ from ..errors import BridgeError
 from ..model import Level, LogEntry, LogLines
 from .cursor import STREAMS
 from .keeper import Keeper
-from .query import LogReader, Maker, size_of
-from .runs import StreamReader, head_of, lines_of, merge_forward
+from .query import LogReader, Maker, position_of, size_of
+from .runs import Run, StreamReader, head_of, lines_of, merge_forward
 
 INTERVAL_S: Final = 0.05
 """Shortest time between two batches of a subscription."""
 BATCH_ENTRIES: Final = 2000
 """Entries of a batch at most: 40 000 lines a second, more than anybody can see."""
 BATCH_BYTES: Final = 512 * 1024
-"""Encoded size after which a batch takes no further chunk: far from the message limit, and sent in a few ms."""
+"""Encoded size of a batch at most: sent in a few ms. Less where the message limit asks for it."""
 LAG_LINES: Final = 20_000
 """Lines that live subscriptions may be behind before the oldest are dropped."""
 LAG_BYTES: Final = 8 * 1024 * 1024
@@ -41,6 +42,9 @@ QUEUE_BYTES: Final = 4 * 1024 * 1024
 SCAN_BYTES: Final = 2 * 1024 * 1024
 """Log read for one batch: a level that is rare must not keep the others waiting."""
 
+SUBSCRIPTIONS_MAX: Final = 1000
+"""Each may hold QUEUE_BYTES, and is offered every line of its sidecar. Ten times what is promised; a client that needs
+more has forgotten to end its old ones."""
 RETRY_S: Final = 1.0
 """After a log could not be read."""
 
@@ -48,6 +52,9 @@ Deliver = Callable[[LogLines], bool | None]
 """Takes a batch, on the loop's thread; false means that it was dropped, and it counts in the next `dropped`."""
 Post = Callable[[Callable[[], None]], bool]
 """Has a function called on the loop's thread; false when the loop has ended."""
+
+
+logger = logging.getLogger("bridge.logs")
 
 
 class Place:
@@ -79,7 +86,15 @@ class Batch(NamedTuple):
 class Subscription:
     """One follower of one sidecar."""
 
-    def __init__(self, number: str, keeper: Keeper, log_type: str, level: Level | None, deliver: Deliver) -> None:
+    def __init__(
+        self,
+        number: str,
+        keeper: Keeper,
+        log_type: str,
+        level: Level | None,
+        deliver: Deliver,
+        batch_bytes: int = BATCH_BYTES,
+    ) -> None:
         self.id = number
         self.keeper = keeper
         self.log_type = log_type
@@ -94,6 +109,7 @@ class Subscription:
         self._streams = [n for n, name in enumerate(STREAMS) if log_type in ("all", name)]
         self._rank = -1 if level is None else RANK[level]
         self.level = level
+        self._batch_bytes = batch_bytes
         self._queue: deque[LogEntry | int] = deque()
         self._queue_bytes = 0
 
@@ -106,7 +122,7 @@ class Subscription:
             if isinstance(item, LogEntry):
                 if self._rank >= 0 and (item.level is None or RANK[item.level] < self._rank):
                     continue
-                if start is not None and int(item.cursor.rpartition(".")[2], 16) < start.positions[stream]:
+                if start is not None and position_of(item) < start.positions[stream]:
                     continue
                 self._queue_bytes += len(item.text)
             self._queue.append(item)
@@ -131,13 +147,15 @@ class Subscription:
             dropped += self._pop()
         entries: list[LogEntry] = []
         size = 0
-        while self._queue and len(entries) < BATCH_ENTRIES and size < BATCH_BYTES:
+        while self._queue and len(entries) < BATCH_ENTRIES:
             item = self._queue[0]
             if isinstance(item, int):
                 break  # it belongs in front of what follows
+            size += size_of(item)
+            if size > self._batch_bytes and entries:
+                break
             self._pop()
             entries.append(item)
-            size += size_of(item)
         if not entries:
             if dropped:
                 self._queue.appendleft(dropped)
@@ -171,8 +189,10 @@ class _Feed:
 class Follower:
     """The thread that serves subscriptions; it begins with the first and sleeps while nothing is new."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, batch_bytes: int = BATCH_BYTES) -> None:
+        """`batch_bytes` is the encoded size of a batch at most."""
         self._post = post
+        self._batch_bytes = batch_bytes
         self._changed = threading.Condition()
         self._feeds: dict[Keeper, _Feed] = {}
         self._thread: threading.Thread | None = None
@@ -252,7 +272,7 @@ class Follower:
     def _serve(self, feed: _Feed, subscriptions: list[Subscription], joining: list[Subscription]) -> None:
         """One batch for every subscription of a sidecar."""
         try:
-            reader = LogReader(feed.keeper)
+            reader = LogReader(feed.keeper, wait_s=0)  # the others must not wait for a slow disk
             try:
                 batches, complete = self._read(reader, feed, subscriptions, joining)
             finally:
@@ -262,6 +282,10 @@ class Follower:
             with self._changed:
                 feed.news = True
                 feed.next_s = time.monotonic() + RETRY_S
+            return
+        except Exception:
+            logger.exception("the subscriptions to the log of %s end", feed.keeper.sidecar)
+            self._drop(feed)
             return
         with self._changed:
             for subscription in joining:
@@ -274,6 +298,15 @@ class Follower:
             with self._changed:
                 self._stopping = True
 
+    def _drop(self, feed: _Feed) -> None:
+        """End all subscriptions of a sidecar, whose log cannot be followed; a later one begins anew."""
+        with self._changed:
+            for subscription in feed.subscriptions + feed.joining:
+                subscription.closed = True
+            if self._feeds.get(feed.keeper) is feed:
+                feed.keeper.on_lines = None
+                del self._feeds[feed.keeper]
+
     def _read(
         self, reader: LogReader, feed: _Feed, subscriptions: list[Subscription], joining: list[Subscription]
     ) -> tuple[list[tuple[Subscription, LogLines]], bool]:
@@ -281,7 +314,7 @@ class Follower:
         begin = feed.place or Place(reader.ends(), [stream.lines for stream in reader.streams])
         place = begin.copy()
         dropped = skip(reader, place)
-        batch = read_batch(reader, place, reader.ends(), reader.streams, None)
+        batch = read_batch(reader, place, reader.ends(), reader.streams, None, self._batch_bytes)
         everyone = subscriptions + joining
         pasts = {s: self._read_past(reader, s, begin) for s in everyone if s.past is not None or s in joining}
         feed.place = place
@@ -306,7 +339,7 @@ class Follower:
             subscription.past = (start.copy(), list(join.positions))
         place, ends = subscription.past[0].copy(), subscription.past[1]
         chosen = reader.chosen(subscription.log_type)
-        items, complete = read_batch(reader, place, ends, chosen, subscription.level)
+        items, complete = read_batch(reader, place, ends, chosen, subscription.level, self._batch_bytes)
         subscription.past = None if complete else (place, ends)
         dropped = sum(item for _, item in items if isinstance(item, int))
         entries = [item for _, item in items if isinstance(item, LogEntry)]
@@ -321,7 +354,11 @@ class Follower:
                 if subscription.closed:
                     continue
                 lines.dropped += subscription.undelivered
-                taken = subscription.deliver(lines)
+                taken: bool | None = False
+                try:
+                    taken = subscription.deliver(lines)
+                except Exception:
+                    logger.exception("lines of %s could not be handed over", subscription.keeper.sidecar)
                 subscription.undelivered = len(lines.entries) + lines.dropped if taken is False else 0
         finally:
             with self._changed:
@@ -330,27 +367,33 @@ class Follower:
 
 
 def read_batch(
-    reader: LogReader, place: Place, ends: list[int], chosen: list[StreamReader], level: Level | None
+    reader: LogReader,
+    place: Place,
+    ends: list[int],
+    chosen: list[StreamReader],
+    level: Level | None,
+    batch_bytes: int,
 ) -> Batch:
     """Read on from `place` towards `ends` within the bounds of a batch, and move `place`."""
-    maker = Maker(reader, level)
+    maker = Maker(reader, level, batch_bytes)
     items: list[tuple[int, LogEntry | int]] = []
     entries, size, scanned = 0, 0, 0
     for run in merge_forward(chosen, place.positions, ends):
         stream = run.stream
         if run.position > place.positions[stream]:
             _note_gap(place, stream, reader.streams[stream].lines_before(run.position), items)
-        if entries >= BATCH_ENTRIES or size >= BATCH_BYTES or scanned >= SCAN_BYTES:
+        if entries >= BATCH_ENTRIES or scanned >= SCAN_BYTES:
             return Batch(items, False)
         run = head_of(run, BATCH_ENTRIES - entries)
-        made = maker.entries(run)
-        for entry in made:
-            items.append((stream, entry))
+        for entry in maker.entries(run):
             size += size_of(entry)
-        entries += len(made)
+            if size > batch_bytes and entries:
+                _move(place, run, position_of(entry))
+                return Batch(items, False)
+            items.append((stream, entry))
+            entries += 1
         scanned += len(run.data)
-        place.positions[stream] = run.position + run.span
-        place.lines[stream] += len(lines_of(run))
+        _move(place, run, run.position + run.span)
         if run.position + run.span < ends[stream] and entries >= BATCH_ENTRIES:
             return Batch(items, False)
     for source in chosen:
@@ -359,6 +402,12 @@ def read_batch(
             place.positions[number] = ends[number]
             _note_gap(place, number, source.lines_before(ends[number]), items)
     return Batch(items, True)
+
+
+def _move(place: Place, run: Run, position: int) -> None:
+    """Move `place` to a position at the end of a run, or at a line of it."""
+    place.positions[run.stream] = position
+    place.lines[run.stream] += sum(1 for start, _ in lines_of(run) if start < position)
 
 
 def _note_gap(place: Place, stream: int, lines: int, items: list[tuple[int, LogEntry | int]]) -> None:

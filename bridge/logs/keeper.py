@@ -12,7 +12,6 @@ from .inlet import Inlet
 from .recovery import recover
 from .store import LogLimits, Numbering, Remover, StreamMoment, StreamStore
 
-
 _DEFECT: Final = "the log ran into a defect of the bridge, told on the error output"
 
 logger = logging.getLogger("bridge.logs")

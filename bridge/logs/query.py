@@ -24,6 +24,8 @@ PAGE_BYTES: Final = 3 * 1024 * 1024
 """Encoded size of a page, well under the message limit of 4 MiB."""
 ENTRY_BYTES: Final = 190
 """Encoded size of an entry beside its text, at most."""
+ESCAPED_BYTES: Final = 6
+"""Encoded size of a character, at most: a control character is written as \\u0001."""
 OPEN_S: Final = 10.0
 """How long a reader waits for the log to be opened: the index of a large log may have to be written anew."""
 _LOOK_BACK: Final = (2 * 1024, 16 * 1024, 128 * 1024)
@@ -135,8 +137,10 @@ class LogReader:
 class Maker:
     """Runs -> entries, with what the lines before a run mean for their levels."""
 
-    def __init__(self, reader: LogReader, level: Level | None) -> None:
+    def __init__(self, reader: LogReader, level: Level | None, max_bytes: int) -> None:
+        """No entry's encoded size is above `max_bytes`: its text is cut further where that is needed."""
         self._reader = reader
+        self._text_bytes = max_bytes - ENTRY_BYTES
         self._rank = -1 if level is None else RANK[level]
 
     def entries(self, run: Run, newest: int | None = None) -> list[LogEntry]:
@@ -160,6 +164,8 @@ class Maker:
             known = known or state.last is not None
             if rank < 0 or (level is not None and RANK[level] >= rank):
                 text, truncated = text_of(line)
+                if len(text) * ESCAPED_BYTES > self._text_bytes:
+                    text, truncated = cut_text(text, truncated, self._text_bytes)
                 entries.append(LogEntry(at, stream, level, text, f"{start}{position:x}", truncated))
         return entries
 
@@ -172,6 +178,25 @@ def text_of(line: bytes) -> tuple[str, bool]:
     while end > TEXT_BYTES - 4 and line[end] & 0xC0 == 0x80:
         end -= 1  # not within a character
     return line[:end].decode("utf-8", "replace"), True
+
+
+def position_of(entry: LogEntry) -> int:
+    """Where an entry's line begins in its stream."""
+    return int(entry.cursor.rpartition(".")[2], 16)
+
+
+def cut_text(text: str, truncated: bool, max_bytes: int) -> tuple[str, bool]:
+    """The longest beginning of a text whose encoded size is `max_bytes` at most, and whether anything was cut."""
+    if len(_encode(text)) <= max_bytes:
+        return text, truncated
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(_encode(text[:middle])) <= max_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low], True
 
 
 def size_of(entry: LogEntry) -> int:
@@ -240,10 +265,10 @@ class Page:
         if len(taken) >= self._params.lines:
             return False
         self._size += size_of(entry)
-        return self._size <= self._max_bytes or not taken
+        return self._size <= self._max_bytes or not taken  # a single entry was cut to fit
 
     def _entries(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> Iterator[LogEntry]:
-        maker = Maker(reader, self._params.level)
+        maker = Maker(reader, self._params.level, self._max_bytes)
         for run in runs:
             if newest:
                 yield from reversed(maker.entries(run, self._params.lines + 1))

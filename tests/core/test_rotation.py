@@ -29,6 +29,13 @@ def test_names_go_on_growing_when_the_clock_is_set_back() -> None:
     assert next_archive("stdout", NOON - 3600, last) == ArchiveName("stdout", last.second, 1)
 
 
+def test_a_number_that_would_grow_beyond_what_is_read_goes_on_in_the_next_second() -> None:
+    last = ArchiveName("stdout", 20260131120000, 999_999_999)
+    following = next_archive("stdout", NOON, last)
+    assert following > last
+    assert parse_archive(str(following)) == following
+
+
 def test_no_other_name_is_an_archive() -> None:
     strangers = [
         current_name("stdout"),

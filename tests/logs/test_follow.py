@@ -10,8 +10,10 @@ import anyio
 import msgspec
 import pytest
 
-from bridge.errors import CursorExpired, InvalidParams
-from bridge.logs import LogLimits, SidecarLog, follow
+from bridge.errors import CursorExpired, InvalidParams, NotAllowed
+from bridge.logs import LogLimits, SidecarLog, Subscription, facade, follow
+from bridge.logs.janitor import Janitor
+from bridge.logs.keeper import Keeper
 from bridge.model import GetLogsParams, LogEntry, LogLines, LogPage, SubscribeLogsParams
 
 from .support import SMALL, everything, flooding, opened, run, texts, until, writing
@@ -387,3 +389,126 @@ def test_an_idle_subscription_does_not_wake_up(tmp_path: Path) -> None:
 
     if Path("/proc/self/task").exists():
         run(test)
+
+
+def test_a_log_that_is_still_being_opened_keeps_no_other_waiting(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened(tmp_path / "good") as logs:
+            log = logs.open("good")
+            slow = Keeper(
+                "slow",
+                str(tmp_path / "slow"),
+                LogLimits(),
+                memory_lines=10,
+                remover=Janitor(),
+                clock=time.time,
+            )
+            came: list[LogLines] = []
+            follower = await subscribe(log)
+            early = Subscription("early", slow, "all", None, came.append)
+            early.start = follow.Place([0, 0], [0, 0])
+            logs.follower.join(early)
+            async with writing(log) as writer:
+                for number in range(5):
+                    begin = time.monotonic()
+                    await writer.write(b"%d\n" % number)
+                    await until(lambda number=number: len(follower.entries) == number + 1)  # type: ignore[misc]
+                    assert time.monotonic() - begin < 2
+            assert came == []
+            slow.open()
+            data = bytearray(b"late\n")
+            slow.stores[0].append(data, len(data), time.monotonic())
+            await until(lambda: [texts(lines.entries) for lines in came] == [["late"]])
+            logs.follower.leave(early)
+            slow.close()
+
+    run(test)
+
+
+def test_a_defect_in_following_one_log_ends_only_its_subscriptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with opened(tmp_path, nested=True) as logs:
+            bad, good = logs.open("bad"), logs.open("good")
+            async with writing(bad) as bad_writer, writing(good) as good_writer:
+                lost, kept = await subscribe(bad), await subscribe(good)
+                for number in range(3):
+                    with monkeypatch.context() as patch:
+                        patch.setattr(bad.keeper, "moment", lambda: 1 // 0)
+                        await bad_writer.write(b"bad\n")
+                        await until(lambda: "the log of bad" in caplog.text)
+                    await good_writer.write(b"good\n")
+                    await until(lambda number=number: len(kept.entries) == number + 1)  # type: ignore[misc]
+                assert lost.entries == []
+                anew = await subscribe(bad)
+                await bad_writer.write(b"anew\n")
+                await until(lambda: texts(anew.entries) == ["anew"])
+
+    run(test)
+
+
+def test_a_deliver_that_fails_takes_no_batch_from_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with opened(tmp_path) as logs:
+            log = logs.open("web")
+            await log.subscribe(SubscribeLogsParams(), lambda _: bool(1 // 0))
+            follower = await subscribe(log)
+            async with writing(log) as writer:
+                await writer.write(b"x\n")
+                await until(lambda: len(follower.entries) == 1)
+        assert "ZeroDivisionError" in caplog.text
+
+    run(test)
+
+
+def test_too_many_subscriptions_are_refused_until_one_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facade, "SUBSCRIPTIONS_MAX", 3)
+
+    async def test() -> None:
+        async with opened(tmp_path, nested=True) as logs:
+            one, two = logs.open("one"), logs.open("two")
+            followers = [await subscribe(one), await subscribe(two), await subscribe(one)]
+            with pytest.raises(NotAllowed, match="3 log subscriptions already"):
+                await subscribe(two)
+            logs.unsubscribe(followers[0].id)
+            await subscribe(two)
+            logs.unsubscribe(followers[1].id)
+            got: list[object] = []
+
+            async def ask() -> None:
+                try:
+                    await subscribe(one)
+                    got.append(None)
+                except NotAllowed as refusal:
+                    got.append(refusal)
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(4):
+                    tasks.start_soon(ask)
+            assert got.count(None) == 1
+
+    assert follow.SUBSCRIPTIONS_MAX == 1000
+    run(test)
+
+
+def test_batches_stay_below_a_small_limit(tmp_path: Path) -> None:
+    limit = 61_440
+
+    async def test() -> None:
+        async with opened(tmp_path, max_page_bytes=limit) as logs:
+            log = logs.open("web")
+            async with writing(log) as writer:
+                live = await subscribe(log)
+                await writer.write(b"".join(b"\x01" * (n * 997 % 20_000) + b" %d\n" % n for n in range(200)))
+                past = await subscribe(log, backlog=1000)
+                chosen = await subscribe(log, backlog=1000, log_type="stdout", level=None)
+                wanted = await everything(log)
+                assert len(wanted) == 200
+                for follower in (live, past, chosen):
+                    await until(lambda f=follower: len(f.entries) == 200)  # type: ignore[misc]
+                    assert follower.entries == wanted
+                    assert follower.dropped == 0
+                    assert max(len(msgspec.json.encode(batch)) for batch in follower.batches) <= limit + 200
+
+    run(test)

@@ -373,6 +373,34 @@ def test_a_page_stays_below_its_size_and_the_cursor_tells_the_rest(tmp_path: Pat
     run(test)
 
 
+def test_a_single_line_that_is_too_long_for_a_page_is_cut_further(tmp_path: Path) -> None:
+    limit = 61_440
+    hard = [b"\x01" * 20_000, b"\xff" * 20_000, "\N{PILE OF POO}".encode() * 5000, b'"' * 16_384, b"x" * 16_384]
+
+    async def test() -> None:
+        async with opened(tmp_path, max_page_bytes=limit) as logs:
+            log = logs.open("web")
+            async with writing(log) as writer:
+                await writer.write(b"first\n" + b"\n".join(hard) + b"\nlast\n")
+            entries = []
+            cursor: str | None = None
+            for _ in range(20):
+                page = await log.page(GetLogsParams(lines=1000, before=cursor))
+                assert page.entries
+                assert len(msgspec.json.encode(page)) <= limit + 200
+                entries[:0] = page.entries
+                cursor = page.before
+                if cursor is None:
+                    break
+            assert [entry.truncated for entry in entries] == [False, True, True, True, False, False, False]
+            assert len(entries[1].text) > 10_000
+            assert entries[1].text == "\x01" * len(entries[1].text)
+            assert await everything_forward(log, entries[0].cursor) == entries[1:]
+            assert await everything(log, size=1) == entries
+
+    run(test)
+
+
 def test_files_are_listed_newest_first_without_their_indexes(tmp_path: Path) -> None:
     async def test() -> None:
         async with opened(tmp_path) as logs:

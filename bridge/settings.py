@@ -44,8 +44,8 @@ FILE_BYTES_MAX = 1024 * 1024
 """No configuration is larger; a larger file is another file, given by mistake."""
 FURTHER_PROBLEMS_MAX = 20
 """Beside the first problem that many more are told; behind them it is mostly the same slip again."""
-MESSAGE_BYTES_MIN = 4096
-"""Smaller bounds could not carry one error message."""
+MESSAGE_BYTES_MIN = 64 * 1024
+"""Smaller bounds could not carry every state of a sidecar, which is never dropped."""
 LOG_FILE_BYTES_MIN = 1024
 """Smaller files would rotate with every few lines."""
 PAUSE_MIN_S = 0.01

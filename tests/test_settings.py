@@ -413,8 +413,8 @@ WRONG_TOP: dict[str, list[Any]] = {
     "allow_dynamic": NOT_BOOLEANS,
     "watch_config": NOT_BOOLEANS,
     "metrics_interval": [*NOT_NUMBERS, 0.01],
-    "max_message_bytes": [*NOT_INTEGERS, 0, 4095],
-    "max_outbound_bytes": [*NOT_INTEGERS, 0, 4095],
+    "max_message_bytes": [*NOT_INTEGERS, 0, 65_535],
+    "max_outbound_bytes": [*NOT_INTEGERS, 0, 65_535],
     "memory_lines": [*NOT_INTEGERS, 0],
     "sidecars": [[], "x", 5, True],
 }

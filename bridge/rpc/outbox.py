@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .. import model
 from ..contract import NOTIFICATIONS, Delivery, NotificationSpec
+from .lighten import lighter
 from .messages import encode_body, encode_notification
 
 logger = logging.getLogger("bridge.rpc")
@@ -56,10 +57,13 @@ class Outbox:
 
     `epoch` and `next_seq` go into notifications. `max_message_bytes` is the longest line, `max_outbound_bytes` the most
     that may wait before log lines, metrics and progress are dropped, oldest first; half of it may be answers before
-    `full` asks for no further requests.
+    `full` asks for no further requests. `first` is written before anything else: what is left of a line that was begun
+    elsewhere.
     """
 
-    def __init__(self, *, epoch: str, next_seq: int, max_message_bytes: int, max_outbound_bytes: int) -> None:
+    def __init__(
+        self, *, epoch: str, next_seq: int, max_message_bytes: int, max_outbound_bytes: int, first: bytes = b""
+    ) -> None:
         self._epoch = epoch
         self._next_seq = next_seq
         self._max_message_bytes = max_message_bytes
@@ -73,7 +77,7 @@ class Outbox:
         self._missed: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._answer_bytes = 0
         self._waiting_bytes = 0
-        self._wire: memoryview = memoryview(b"")
+        self._wire: memoryview = memoryview(first)
         self._abandoned = False
         self.on_pending: Callable[[], None] | None = None
         """Called when a notification was added; whoever writes sets it."""
@@ -99,10 +103,15 @@ class Outbox:
         """Queue a notification. What it says is fixed now; the Struct may change afterwards."""
         if self._abandoned:
             return
+        if isinstance(params, model.LogLines):
+            self.counters.sidecar_log += params.dropped  # lost before they came here
+        self._queue(params)
+
+    def _queue(self, params: model.Notification) -> None:
         spec = _SPECS[type(params)]
         body = encode_body(params)
         if len(body) + ENVELOPE_BYTES > self._max_message_bytes:
-            self._split(spec, params, len(body))
+            self._queue_less(spec, params, len(body))
             return
         notice = _notice(spec, params, body)
         if spec.delivery is Delivery.LATEST and notice.key is not None:
@@ -218,14 +227,22 @@ class Outbox:
         if len(self._missed) > MISSED_KEYS_MAX:
             self._missed.popitem(last=False)
 
-    def _split(self, spec: NotificationSpec, params: model.Notification, size: int) -> None:
-        """A notification that would be longer than a line may be: log lines go in two halves, others cannot."""
+    def _queue_less(self, spec: NotificationSpec, params: model.Notification, size: int) -> None:
+        """A notification that would be longer than a line may be.
+
+        Log lines go in two halves. What may not be dropped goes with less in it, what may be is.
+        """
         if isinstance(params, model.LogLines) and len(params.entries) > 1:
             middle = len(params.entries) // 2
             head, tail = params.entries[:middle], params.entries[middle:]
-            self.publish(model.LogLines(params.subscription, params.sidecar, head, params.dropped))
-            self.publish(model.LogLines(params.subscription, params.sidecar, tail))
+            self._queue(model.LogLines(params.subscription, params.sidecar, head, params.dropped))
+            self._queue(model.LogLines(params.subscription, params.sidecar, tail))
             return
+        if spec.delivery is not Delivery.LOSSY:
+            for less in lighter(params):
+                if len(encode_body(less)) + ENVELOPE_BYTES <= self._max_message_bytes:
+                    self._queue(less)
+                    return
         logger.error("a %s of %d bytes is above the message limit and was not sent", spec.name, size)
         self._count_loss(_notice(spec, params, b"{}"))
 

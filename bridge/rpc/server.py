@@ -56,8 +56,9 @@ LAST_ANSWERS_S: Final = 2.0
 """After the end of input, how long to wait for requests that still run. Whoever closes the input and goes on reading
 gets quick answers; what takes longer is not worth delaying the end of the sidecars."""
 
-MESSAGE_BYTES_MIN: Final = 4096
-"""The least message limit: every error of the bridge fits into it, with an id of half a line."""
+MESSAGE_BYTES_MIN: Final = 64 * 1024
+"""The least message limit: every error of the bridge fits into it with an id of half a line, and so does every state of
+a sidecar, if need be without its last lines of stderr."""
 
 
 _NO_ID: Final = Fault(

@@ -81,11 +81,11 @@ async def test_a_member_can_be_cancelled_alone() -> None:
 
 
 async def test_answers_that_do_not_fit_into_the_line_are_replaced_by_errors() -> None:
-    async with served(max_message_bytes=8192) as it:
-        batch = [call("get_sidecar_logs", params={"lines": 3000}, id=n) for n in range(5)] + [call(id=9)]
+    async with served(max_message_bytes=65_536) as it:
+        batch = [call("get_sidecar_logs", params={"lines": 24_000}, id=n) for n in range(5)] + [call(id=9)]
         await it.peer.send(json.dumps(batch).encode() + b"\n")
         line = await it.peer.line()
-        assert len(line) < 8192
+        assert len(line) < 65_536
         answers = {a["id"]: a for a in json.loads(line)}
         assert len(answers) == 6
         assert answers[9]["result"] == "pong"
@@ -94,8 +94,8 @@ async def test_answers_that_do_not_fit_into_the_line_are_replaced_by_errors() ->
 
 
 async def test_a_batch_whose_answers_could_not_fit_is_refused_before_any_of_it_runs() -> None:
-    async with served(max_message_bytes=8192) as it:
-        batch = b"[" + b",".join(json.dumps(call("start_sidecar", id=n)).encode() for n in range(80)) + b"]"
+    async with served(max_message_bytes=65_536) as it:
+        batch = b"[" + b",".join(json.dumps(call("start_sidecar", id=n)).encode() for n in range(640)) + b"]"
         answer = await it.peer.exchange(batch)
         assert (answer["error"]["code"], answer["id"]) == (-32600, None)
         assert it.stage.began == []

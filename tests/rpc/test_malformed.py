@@ -277,7 +277,7 @@ async def test_what_json_leaves_open_is_refused_one_way_or_the_other() -> None:
 
 
 async def test_an_overlong_line_is_answered_once_and_the_next_one_is_served() -> None:
-    async with served(max_message_bytes=10_000) as it:
+    async with served(max_message_bytes=65_536) as it:
         await it.peer.send(b"x" * 3_000_000)
         answer = await it.peer.exchange(b'{"jsonrpc":"2.0","method":"ping","id":1}')
         assert (answer["error"]["code"], answer["id"]) == (INVALID_REQUEST, None)
@@ -286,9 +286,9 @@ async def test_an_overlong_line_is_answered_once_and_the_next_one_is_served() ->
 
 @pytest.mark.parametrize("over", [False, True])
 async def test_the_message_limit_counts_the_bytes_before_the_line_end(over: bool) -> None:
-    async with served(max_message_bytes=10_000) as it:
+    async with served(max_message_bytes=65_536) as it:
         line = b'{"jsonrpc":"2.0","method":"ping","id":1}'
-        answer = await it.peer.exchange(line + b" " * (10_000 - len(line) + over))
+        answer = await it.peer.exchange(line + b" " * (65_536 - len(line) + over))
         assert ("error" in answer) is over
 
 

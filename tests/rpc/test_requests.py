@@ -212,18 +212,18 @@ async def test_a_handler_may_return_an_awaitable() -> None:
 
 
 async def test_a_result_above_the_message_limit_becomes_an_error_that_says_so() -> None:
-    async with served(max_message_bytes=8192) as it:
-        for lines, fits in ((8192 - 60, True), (8192, False), (100_000, False)):
+    async with served(max_message_bytes=65_536) as it:
+        for lines, fits in ((65_536 - 60, True), (65_536, False), (100_000, False)):
             await it.peer.ask("get_sidecar_logs", {"lines": lines})
             line = await it.peer.line()
-            assert len(line) < 8192
+            assert len(line) < 65_536
             assert ("result" in json.loads(line)) is fits
-        assert json.loads(line)["error"]["data"]["detail"]["limit"] == 8191
+        assert json.loads(line)["error"]["data"]["detail"]["limit"] == 65_535
 
 
 async def test_an_id_that_leaves_no_room_for_an_answer_is_not_repeated() -> None:
-    async with served(max_message_bytes=8192) as it:
-        answer = await it.peer.exchange(request(method="ping", id="x" * 5000))
+    async with served(max_message_bytes=65_536) as it:
+        answer = await it.peer.exchange(request(method="ping", id="x" * 40_000))
         assert (answer["error"]["code"], answer["id"]) == (-32600, None)
-        answer = await it.peer.exchange(request(method="get_sidecar_logs", params={"lines": 8000}, id="x" * 4000))
-        assert (answer["error"]["code"], answer["id"]) == (-32603, "x" * 4000)
+        answer = await it.peer.exchange(request(method="get_sidecar_logs", params={"lines": 64_000}, id="x" * 32_000))
+        assert (answer["error"]["code"], answer["id"]) == (-32603, "x" * 32_000)

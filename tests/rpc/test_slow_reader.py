@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
 
 import anyio
 import pytest
 
+from bridge import model
 from bridge.rpc import server as server_module
 from bridge.rpc.outbox import Outbox
+from bridge.rpc.server import MESSAGE_BYTES_MIN
 
 from . import peer
 from .peer import served
@@ -276,3 +280,121 @@ def test_partial_writes_tear_no_line() -> None:
         data += part[:7]
         box.wrote(min(7, len(part)))
     assert [json.loads(line)["params"]["kind"] for line in data.splitlines()] == [str(n) for n in range(20)]
+
+
+def long_status() -> model.StateChanged:
+    """Everything in it is as long as it gets, and longer."""
+    params = peer.state_changed("web", 7)
+    params.status.last_exit = model.Exit(
+        1, None, peer.AT, "crash", "unknown", "h" * 5_000, 1.0, ["\x00" * 1_000] * 20, [health_check()] * 5
+    )
+    params.status.error = model.SidecarFailure("crashed", "m" * 5_000, {"tail": ["d" * 1_000] * 20}, ["e" * 1_000] * 20)
+    return params
+
+
+def health_check() -> model.HealthCheck:
+    return model.HealthCheck(peer.AT, False, None, None, "c" * 1_000)
+
+
+def test_a_state_change_above_the_message_limit_goes_without_its_tails() -> None:
+    box = outbox(max_message_bytes=MESSAGE_BYTES_MIN)
+    box.publish(long_status())
+    assert len(box.peek()) <= MESSAGE_BYTES_MIN
+    (message,) = written(box)
+    params: Any = message["params"]
+    assert (params["state"], params["status"]["generation"]) == ("running", 7)
+    assert params["status"]["last_exit"] == {
+        "code": 1,
+        "signal": None,
+        "at": peer.AT,
+        "cause": "crash",
+        "cause_class": "unknown",
+        "hint": "h" * 5_000,
+        "uptime": 1.0,
+        "stderr_tail": [],
+        "checks": [],
+    }
+    assert params["status"]["error"] == {"kind": "crashed", "message": "m" * 5_000, "detail": None, "stderr_tail": []}
+
+
+def test_a_state_change_goes_out_however_long_its_texts_are() -> None:
+    box = outbox(max_message_bytes=MESSAGE_BYTES_MIN)
+    params = long_status()
+    params.reason = params.status.message = "\x00" * 100_000
+    params.status.command = ["\x00" * 100_000] * 1_000
+    box.publish(params)
+    assert len(box.peek()) <= MESSAGE_BYTES_MIN
+    (message,) = written(box)
+    told: Any = message["params"]
+    assert (told["sidecar"], told["status"]["generation"], len(told["reason"])) == ("web", 7, 200)
+
+
+def test_what_is_published_stays_as_its_publisher_has_it() -> None:
+    params = long_status()
+    outbox(max_message_bytes=MESSAGE_BYTES_MIN).publish(params)
+    assert params == long_status()
+
+
+def test_an_alert_above_the_message_limit_goes_without_its_data() -> None:
+    box = outbox(max_message_bytes=MESSAGE_BYTES_MIN)
+    box.publish(peer.alert("crashed", {"tail": "x" * 100_000}))
+    (message,) = written(box)
+    params: Any = message["params"]
+    assert (params["kind"], params["message"], params["data"]) == ("crashed", "a message", None)
+
+
+def test_what_was_lost_before_it_came_here_counts_once() -> None:
+    box = outbox(max_message_bytes=8192)
+    box.publish(peer.log_lines("s", ["a"], dropped=5))
+    assert box.counters.sidecar_log == 5
+    # In parts, with a part that no line can hold.
+    box.publish(peer.log_lines("s", ["x" * 3_000, "x" * 3_000, "x" * 3_000, "x" * 9_000], dropped=7))
+    assert box.counters.sidecar_log == 5 + 7 + 1
+    box.publish(peer.log_lines("s", ["x" * 9_000], dropped=2))
+    assert box.counters.sidecar_log == 5 + 7 + 1 + 2 + 1
+    box.publish(peer.log_lines("s", ["a"]))
+    told = sum(m["params"]["dropped"] for m in written(box))  # type: ignore[index]
+    assert told == box.counters.sidecar_log
+
+
+def test_lost_here_after_a_loss_elsewhere_counts_both() -> None:
+    box = outbox(max_outbound_bytes=10_000)
+    for _ in range(50):
+        box.publish(peer.log_lines("s", ["x" * 1_000], dropped=3))
+    told = written(box)
+    assert sum(m["params"]["dropped"] for m in told) == box.counters.sidecar_log  # type: ignore[index]
+    assert len(told) + box.counters.sidecar_log == 50 + 50 * 3
+
+
+def test_what_was_begun_elsewhere_is_written_first() -> None:
+    box = Outbox(epoch="e", next_seq=2, max_message_bytes=8192, max_outbound_bytes=8192, first=b'_ready"}\n')
+    assert box.pending_bytes == 9
+    box.publish(peer.alert("k"))
+    box.answer(b'{"id":1}')
+    data = b""
+    while part := box.peek():
+        data += part[:4]
+        box.wrote(min(4, len(part)))
+    first, notice, answer = data.splitlines()
+    assert first == b'_ready"}'
+    assert json.loads(notice)["params"]["seq"] == 2
+    assert json.loads(answer) == {"id": 1}
+    assert box.pending_bytes == 0
+
+
+async def test_what_was_begun_before_the_server_came_is_finished_by_it() -> None:
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    shell = peer.Peer(in_write, out_read)
+    box = Outbox(epoch="e", next_seq=2, max_message_bytes=1 << 20, max_outbound_bytes=1 << 20, first=b'ready"\n')
+    server = server_module.RpcServer(in_read, out_write, outbox=box, handlers={}, max_message_bytes=1 << 20)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run)
+            assert await shell.line() == b'ready"'
+            shell.hang_up()
+    finally:
+        shell.hang_up()
+        shell.stop_reading()
+        os.close(in_read)
+        os.close(out_write)

@@ -22,8 +22,8 @@ _NO_BOUND = 1 << 62
 class Journal:
     """Events in memory.
 
-    `numbered` gives the seq of the newest notification that was handed out for sending: an event has the seq of the
-    notification that tells the same, or else of the last one before it, so several events may share one.
+    `numbered` gives the seq that the newest published notification has or will have. An event that a notification tells
+    too has that seq where it is still free, and the next free one otherwise: each event has its own, and they increase.
     """
 
     def __init__(self, now: Callable[[], str], numbered: Callable[[], int]) -> None:
@@ -31,10 +31,12 @@ class Journal:
         self._numbered = numbered
         self._events: deque[tuple[Event, int]] = deque()
         self._bytes = 0
+        self._last_seq = 0
 
     def record(self, sidecar: str | None, kind: str, message: str, data: Any = None) -> None:
         """Add an event."""
-        event = Event(seq=self._numbered(), at=self._now(), sidecar=sidecar, kind=kind, message=message, data=data)
+        self._last_seq = max(self._numbered(), self._last_seq + 1)
+        event = Event(seq=self._last_seq, at=self._now(), sidecar=sidecar, kind=kind, message=message, data=data)
         size = len(msgspec.json.encode(event))
         self._events.append((event, size))
         self._bytes += size
@@ -44,8 +46,7 @@ class Journal:
     def page(self, sidecar: str | None, limit: int, before: int | None, bytes_max: int = _NO_BOUND) -> list[Event]:
         """The newest `limit` events older than seq `before` that fit into `bytes_max`, oldest first.
 
-        Of one sidecar and of the bridge itself, or of all where none is named. Events of one seq stay together, so that
-        paging by `before` loses none, unless they alone are too many.
+        Of one sidecar and of the bridge itself, or of all where none is named.
         """
         found: list[Event] = []
         for event, size in reversed(self._events):
@@ -55,8 +56,6 @@ class Journal:
                 continue
             bytes_max -= size + 1
             if len(found) == limit or (bytes_max < 0 and found):
-                whole = [each for each in found if each.seq > event.seq]
-                found = whole or found
                 break
             found.append(event)
         return found[::-1]

@@ -44,12 +44,12 @@ class Supervisor:
         if name is None:
             if len(self.sidecars) == 1:
                 return next(iter(self.sidecars.values()))
-            raise errors.InvalidParams(
-                "params.sidecar: required, because not exactly one sidecar is configured.",
-                detail={"field": "sidecar", "sidecars": list(self.sidecars)},
+            raise errors.InvalidParams.of(
+                "sidecar", "required, because not exactly one sidecar is configured", sidecars=list(self.sidecars)
             )
         sidecar = self.sidecars.get(name)
         if sidecar is None:
+            name = errors.shorten(name)
             raise errors.SidecarNotFound(
                 f"There is no sidecar named {name!r}.", sidecar=name, detail=list(self.sidecars)
             )

@@ -257,9 +257,9 @@ def test_the_journal_tells_requests_and_transitions_in_order(kit: Kit) -> None:
         events = bridge.call("get_sidecar_events", {"sidecar": "web"})
         numbers = [event["seq"] for event in events]
         assert numbers == sorted(numbers)
-        assert {event["sidecar"] for event in events} == {"web"}
+        assert {event["sidecar"] for event in events} <= {"web", None}
         assert all(event["message"] for event in events)
         last = bridge.call("get_sidecar_events", {"limit": 2})
         assert last == events[-2:]
         earlier = bridge.call("get_sidecar_events", {"before": last[0]["seq"], "limit": 1000})
-        assert [event["seq"] for event in earlier if event["sidecar"] == "web"] == numbers[:-2]
+        assert [event["seq"] for event in earlier] == numbers[:-2]

@@ -54,8 +54,9 @@ async def test_a_connection_that_lingers_does_not_take_the_port(start: Starter) 
     assert start.system.port_is_free("127.0.0.1", port)
 
 
-async def test_an_address_of_another_machine_is_never_free(start: Starter) -> None:
-    assert not start.system.port_is_free("192.0.2.1", 40_000)
+async def test_an_address_of_another_machine_is_an_error_and_no_holder(start: Starter) -> None:
+    with pytest.raises(OSError, match="assign requested address"):
+        start.system.port_is_free("192.0.2.1", 40_000)
 
 
 async def test_the_holder_of_a_port_is_named(start: Starter) -> None:

@@ -41,5 +41,5 @@ def parse_cursor(text: str, field: str) -> Cursor:
     """Read a cursor given as param `field`. Raises InvalidParams."""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise InvalidParams(f"{field}: not a cursor of this bridge", detail={"field": field})
+        raise InvalidParams.of(field, "not a cursor of this bridge")
     return Cursor(int(match[1], 16), _LETTERS.index(match[2]), int(match[3], 16), int(match[4], 16))

@@ -276,13 +276,7 @@ class SidecarLog:
         return cleared
 
     def _clear(self, deleted: asyncio.Event) -> ClearedLogs:
-        files, size = 0, 0
-        paths: list[str] = []
-        for store in self.keeper.stores:
-            store_files, store_size, store_paths = store.clear()
-            files += store_files
-            size += store_size
-            paths += store_paths
+        files, size, paths = self.keeper.clear()
         self._logs.delete(paths, deleted)
         return ClearedLogs(files=files, bytes=size)
 

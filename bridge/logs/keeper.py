@@ -88,6 +88,29 @@ class Keeper:
         for store in self.stores:
             store.close()
 
+    def clear(self) -> tuple[int, int, list[str]]:
+        """Forget both streams but for unfinished lines; returns files, their bytes, and what is still to be deleted.
+
+        Raises OSError, and then everything is as it was.
+        """
+        aside: list[StreamStore] = []
+        try:
+            for store in self.stores:
+                store.set_aside()
+                aside.append(store)
+        except OSError:
+            for store in aside:
+                store.put_back()
+            raise
+        files, size = 0, 0
+        paths: list[str] = []
+        for store in self.stores:
+            store_files, store_bytes, store_paths = store.clear()
+            files += store_files
+            size += store_bytes
+            paths += store_paths
+        return files, size, paths
+
     @property
     def fault(self) -> str | None:
         """Why what one of the streams brings does not reach its files; None while it does."""

@@ -27,7 +27,7 @@ from .index import (
     sound_records,
 )
 from .segment import Segment
-from .store import Numbering, StreamStore, check_directory, index_path
+from .store import ASIDE, Numbering, StreamStore, check_directory, index_path
 
 
 class _Found(NamedTuple):
@@ -49,6 +49,7 @@ def recover(stores: tuple[StreamStore, StreamStore], numbering: Numbering) -> No
     for store in stores:
         try:
             check_directory(store.directory)
+            _finish_clear(store)
             _finish_rotation(store)
             found.append((store, _look(store)))
         except OSError:
@@ -61,6 +62,14 @@ def recover(stores: tuple[StreamStore, StreamStore], numbering: Numbering) -> No
 
 def _names(store: StreamStore) -> set[str]:
     return set(os.listdir(store.directory))
+
+
+def _finish_clear(store: StreamStore) -> None:
+    """Delete what a clear had set aside."""
+    current = os.path.join(store.directory, current_name(store.stream))
+    for path in (current, index_path(current)):
+        with contextlib.suppress(OSError):  # there is none, or it is in nobody's way
+            os.unlink(path + ASIDE)
 
 
 def _finish_rotation(store: StreamStore) -> None:

@@ -32,6 +32,8 @@ MEMORY_LINE_BYTES: Final = 1024 * 1024
 """In memory, a line longer than this is kept in pieces."""
 CARRY_BYTES: Final = 16 * 1024 * 1024
 """An unfinished line is carried over a clear up to this length; a longer one loses its beginning."""
+ASIDE: Final = ".cleared"
+"""Behind the name of a file that a clear removes; what a kill leaves of it is removed by the next start."""
 _CHECK_S: Final = 1.0
 """How often a file being written is compared with what stands under its name."""
 _NAME_TRIES: Final = 1000
@@ -260,12 +262,48 @@ class StreamStore:
                 dropped,
             )
 
+    def set_aside(self) -> None:
+        """Take the current file away from its name, as the first step of a clear, which alone may fail.
+
+        Raises OSError, and then everything is as it was. The next step is `clear` or `put_back`.
+        """
+        moves = [(path, path + ASIDE) for path in (self._current, index_path(self._current))]
+        if os.path.isdir(self._current):
+            raise IsADirectoryError(errno.EISDIR, "a folder stands in the place of the log file", self._current)
+        with self._lock:
+            done: list[tuple[str, str]] = []
+            try:
+                for path, aside in moves:
+                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                        os.replace(path, aside)
+                        done.append((path, aside))
+            except OSError:
+                for path, aside in done:
+                    os.replace(aside, path)
+                raise
+            self._name_current(*(aside for _, aside in moves))
+
+    def put_back(self) -> None:
+        """Give the current file its name again. Raises OSError."""
+        path = self._current
+        with self._lock:
+            for name in (path, index_path(path)):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.replace(name + ASIDE, name)
+            self._name_current(path, index_path(path))
+
+    def _name_current(self, path: str, index: str) -> None:
+        for segment in self.segments[-1:]:
+            if segment.archive is None:
+                segment.path, segment.index_path = path, index
+
     def clear(self) -> tuple[int, int, list[str]]:
         """Forget everything but an unfinished line; returns files, their bytes, and what is still to be deleted.
 
-        Raises OSError, and then everything is as it was.
+        The second step of a clear, behind `set_aside`.
         """
-        files, size, paths = 0, 0, []
+        files, size = 0, 0
+        paths: list[str] = []
         for segment in self.segments:
             with contextlib.suppress(OSError):  # one that somebody deleted by hand is none
                 file_bytes = os.stat(segment.path).st_size
@@ -274,9 +312,6 @@ class StreamStore:
             if segment.archive is not None:
                 paths += [segment.path, segment.index_path]
         carried = self._partial()
-        for path in (self._current, index_path(self._current)):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(path)
         self._close_files()
         with self._lock:
             for segment in self.segments:
@@ -285,6 +320,10 @@ class StreamStore:
             if self._memory is not None:
                 self._memory.clear()
                 self._memory_bytes = 0
+        # Here and not later, when a next clear may have set other files aside under the same names.
+        for path in (self._current, index_path(self._current)):
+            with contextlib.suppress(OSError):  # there is none, or the next start tries it again
+                os.unlink(path + ASIDE)
         if self._memory is None:
             self._restart(carried)
         return files, size, paths

@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from bridge.errors import LogIoFailed
 from bridge.logs import LogLimits, capture
 from bridge.model import GetLogsParams
 
@@ -233,5 +234,49 @@ def test_an_unreadable_archive_is_no_page_but_an_error_or_a_gap(tmp_path: Path) 
                 archives = files_of(tmp_path, "stdout")[:-1]
                 os.unlink(archives[1])
                 assert texts(await everything(log)) == ["line number 0", "line number 2", "line number 3"]
+
+    run(test)
+
+
+def test_a_clear_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened(tmp_path) as logs:
+            log = logs.open("web", LogLimits(20, 100))
+            async with writing(log) as writer:
+                for number in range(10):
+                    await writer.write(b"line %d\n" % number, ["stdout", "stderr"][number % 2])
+                await writer.write(b"unfinished")
+                before = await everything(log)
+                names = sorted(os.listdir(tmp_path))
+                # A folder in the place of a name that the clear needs: it fails at the second stream, also for root.
+                (tmp_path / "sidecar-stderr.idx.cleared").mkdir()
+                with pytest.raises(LogIoFailed, match="cannot be removed"):
+                    await log.clear()
+                (tmp_path / "sidecar-stderr.idx.cleared").rmdir()
+                assert sorted(os.listdir(tmp_path)) == names
+                assert await everything(log) == before
+                await writer.write(b" and finished\n")
+                assert texts(await everything(log)) == [*texts(before), "unfinished and finished"]
+                cleared = await log.clear()
+                assert cleared.files == sum(name.endswith(".log") for name in names)
+                assert sorted(os.listdir(tmp_path)) == [
+                    "sidecar-stderr.idx",
+                    "sidecar-stderr.log",
+                    "sidecar-stdout.idx",
+                    "sidecar-stdout.log",
+                ]
+
+    run(test)
+
+
+def test_a_clear_that_a_kill_cut_short_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened(tmp_path) as logs, writing(logs.open("web")) as writer:
+            await writer.write(b"one\n")
+        for name in ("sidecar-stdout.log", "sidecar-stdout.idx"):
+            (tmp_path / name).rename(tmp_path / f"{name}.cleared")
+        async with opened(tmp_path) as logs:
+            assert await everything(logs.open("web")) == []
+        assert [name for name in os.listdir(tmp_path) if name.endswith(".cleared")] == []
 
     run(test)

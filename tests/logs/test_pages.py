@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import CursorExpired, InvalidParams
 from bridge.logs import LogLimits
-from bridge.model import GetLogsParams
+from bridge.model import GetLogsParams, LogEntry
 
 from .support import (
     SMALL,
@@ -382,7 +382,7 @@ def test_a_single_line_that_is_too_long_for_a_page_is_cut_further(tmp_path: Path
             log = logs.open("web")
             async with writing(log) as writer:
                 await writer.write(b"first\n" + b"\n".join(hard) + b"\nlast\n")
-            entries = []
+            entries: list[LogEntry] = []
             cursor: str | None = None
             for _ in range(20):
                 page = await log.page(GetLogsParams(lines=1000, before=cursor))

@@ -61,7 +61,7 @@ def test_what_is_written_is_read_back(time_ms: int) -> None:
     ],
 )
 def test_everything_else_is_refused_by_name(text: str) -> None:
-    with pytest.raises(InvalidParams, match=r"^since: expected an RFC 3339 time with a zone") as caught:
+    with pytest.raises(InvalidParams, match=r"^params\.since: expected an RFC 3339 time with a zone") as caught:
         parse_rfc3339(text, "since")
     assert caught.value.detail == {"field": "since"}
     assert len(caught.value.message) < 300

@@ -350,9 +350,11 @@ def environment(value: object, origin: Origin) -> dict[str, str]:
 
 
 def host(value: object, origin: Origin) -> str:
-    what = "a host name or an address"
+    what = "localhost or an IP address of this machine"
     result = text(value, origin, what=what)
-    if not re.fullmatch(_HOST, result) or len(result) > 253:
+    # Any other name would have to be looked up at each start, which may take seconds in which nothing else is served.
+    numeric = ":" in result or re.fullmatch(r"[0-9.]+", result)
+    if not re.fullmatch(_HOST, result) or not (numeric or result == "localhost"):
         raise expected(what, value)
     return result
 

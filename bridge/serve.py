@@ -166,14 +166,17 @@ def _import_msgspec() -> None:
 
 def _settings(arguments: Arguments) -> Settings:
     from bridge.errors import ConfigInvalid
-    from bridge.settings import load
+    from bridge.settings import load, unused
 
     if arguments.parent_pid is not None and not 0 < arguments.parent_pid <= PID_MAX:
         raise Refusal(EXIT_USAGE, f"--parent-pid: expected a process id, got {arguments.parent_pid}")
     try:
-        return load(arguments.config, overrides=arguments.overrides, log_dir=arguments.log_dir, environ=os.environ)
+        settings = load(arguments.config, overrides=arguments.overrides, log_dir=arguments.log_dir, environ=os.environ)
     except ConfigInvalid as error:
         raise Refusal(EXIT_USAGE, "\n".join(error.lines())) from None
+    for path in unused(settings):
+        print(f"sidecar-bridge: {path} has no effect in this version", file=sys.stderr)
+    return settings
 
 
 def _own_log_dir(

@@ -370,6 +370,15 @@ def _sidecar(
         seen = os.path.relpath(needs.check_path, folder)
         values["dependencies"] = replace(needs, check_path_in_cwd=os.path.normpath(os.path.join(values["cwd"], seen)))
     sidecar = SidecarSettings(name=name, **values)
+    health = sidecar.health
+    if health.kind == "none" and health.ready_after >= sidecar.startup_timeout:
+        asked = table.get("health")
+        if isinstance(asked, dict) and "ready_after" in asked:
+            reading.refuse(
+                v.step(v.step(path, "health"), "ready_after"),
+                f"{health.ready_after:g} s is not less than startup_timeout, {sidecar.startup_timeout:g} s",
+            )
+        sidecar = replace(sidecar, health=replace(health, ready_after=sidecar.startup_timeout / 2))
     if sidecar.backoff_max < sidecar.backoff_initial:
         said = "" if "backoff_max" in table else ", the default,"
         reading.refuse(

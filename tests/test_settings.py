@@ -422,7 +422,7 @@ WRONG: dict[str, list[Any]] = {
     "command": [*NOT_COMMANDS, ["{unknown}"], ["{"], ["x}"], ["{port}"], ["${NOT_SET}"]],
     "cwd": ["", 5, [], NUL, "${NOT_SET}"],
     "env": [[], "A=1", {"A": 1}, {"A": True}, {"": "x"}, {"A=B": "x"}, {NUL: "x"}, {"A": NUL}, {"A": "{port}"}],
-    "host": ["", 5, "a b", "http://x", "x/y", "[::1]", "-", "a" * 300],
+    "host": ["", 5, "a b", "http://x", "x/y", "[::1]", "-", "a" * 300, "example.org"],
     "port": [*NOT_INTEGERS, 65_536, 70_000, "8080", "{port}"],
     "stdin": ["inherit", "", True, 5, ["pipe"]],
     "autostart": NOT_BOOLEANS,
@@ -884,3 +884,11 @@ def test_whatever_an_environment_variable_holds_comes_through_unchanged(value: s
     if "\0" not in value and value.isprintable():
         sidecar = one({"env": {"X": "<${ANY}>"}}, ANY=value)
         assert fill(sidecar.env["X"], {}) == f"<{value}>"
+
+
+def test_a_sidecar_that_could_never_be_ready_in_time_is_refused() -> None:
+    with pytest.raises(
+        ConfigInvalid, match=r"sidecars\.web\.health\.ready_after: 3 s is not less than startup_timeout, 2 s"
+    ):
+        one({"command": ["x"], "startup_timeout": 2, "health": {"none": True, "ready_after": 3}})
+    assert one({"command": ["x"], "startup_timeout": 0.4}).health.ready_after == 0.2

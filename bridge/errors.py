@@ -7,7 +7,15 @@ of JSON-RPC framing, processes or files.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+QUOTED_CHARS_MAX: Final = 80
+"""How much of a client's own text (the name of a method or a sidecar, say) an error repeats."""
+
+
+def shorten(text: str) -> str:
+    """A client's own text for use in an error."""
+    return text if len(text) <= QUOTED_CHARS_MAX else f"{text[:QUOTED_CHARS_MAX]}…"
 
 
 class BridgeError(Exception):
@@ -32,6 +40,11 @@ class InvalidParams(BridgeError):
     kind = "invalid_params"
     code = -32602
     summary = "a parameter is missing, unknown or of the wrong type; the message names it"
+
+    @classmethod
+    def of(cls, field: str, problem: str, *, path: str = "", **more: Any) -> InvalidParams:
+        """For the param `field`, or the value at `path` within it; `problem` without its full stop."""
+        return cls(f"params.{field}{path}: {problem}.", detail={"field": field, **more})
 
 
 class RequestCancelled(BridgeError):

@@ -30,14 +30,13 @@ def parse_rfc3339(text: str, field: str) -> float:
     """RFC 3339 text, given as param `field`, as UNIX milliseconds; a leap second is the one after it.
 
     Any case of `T` and `Z` and any number of digits behind the point are read, of which the first six count. Raises
-    InvalidParams, whose message begins with the field, for everything else.
+    InvalidParams, whose message names the field, for everything else.
     """
     time_ms = _milliseconds(text)
     if time_ms is None:
-        raise InvalidParams(
-            f"{field}: expected an RFC 3339 time with a zone, like 2026-01-31T12:00:00.000Z, "
-            f"got {text[:_SHOWN_CHARS_MAX]!r}",
-            detail={"field": field},
+        raise InvalidParams.of(
+            field,
+            f"expected an RFC 3339 time with a zone, like 2026-01-31T12:00:00.000Z, got {text[:_SHOWN_CHARS_MAX]!r}",
         )
     return time_ms
 

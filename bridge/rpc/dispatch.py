@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from .. import contract, model
-from ..errors import BridgeError, InvalidParams, RequestCancelled
-from .messages import METHOD_NOT_FOUND, Fault, Request, encode_fault, encode_result, shorten
+from ..errors import BridgeError, InvalidParams, RequestCancelled, shorten
+from .messages import METHOD_NOT_FOUND, Fault, Request, encode_fault, encode_result
 from .params import ParamsReader
 
 Handler = Callable[[Any], Any]
@@ -38,7 +38,15 @@ class Success(NamedTuple):
 
 Outcome = Success | Fault
 
+
+def _expected(error: BridgeError) -> Fault:
+    return Fault(error.code, error.kind, error.message, error.detail, error.sidecar)
+
+
 CANCELLED: Final = Fault(RequestCancelled.code, RequestCancelled.kind, "The request was cancelled.")
+NO_ID_TO_CANCEL: Final = _expected(
+    InvalidParams.of("id", "expected the id of the request to cancel, a string, a number or null")
+)
 
 
 class Work:
@@ -153,7 +161,7 @@ def too_long(what: str, size: int, bytes_max: int) -> Fault:
 def _fault_of(error: Exception, method: str) -> Fault:
     """The one place where an exception becomes an error of the protocol."""
     if isinstance(error, BridgeError) and type(error) is not BridgeError:
-        return Fault(error.code, error.kind, error.message, error.detail, error.sidecar)
+        return _expected(error)
     incident = os.urandom(INCIDENT_BYTES).hex()
     logger.error("incident %s in %s", incident, method, exc_info=error)
     return Fault(

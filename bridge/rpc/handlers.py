@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +17,7 @@ import msgspec
 from bridge import __version__, errors
 from bridge import model as m
 from bridge.contract import METHODS, PROTOCOL_VERSION
+from bridge.logs.times import parse_rfc3339
 from bridge.process.base import platform_name
 from bridge.supervision.journal import Journal
 from bridge.supervision.metrics import Metrics
@@ -51,18 +51,6 @@ class Identity(NamedTuple):
     """Monotonic seconds."""
 
 
-def _instant(text: str, field: str) -> datetime:
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        raise errors.InvalidParams(
-            f"params.{field}: expected an RFC 3339 time with a zone, got {text[:40]!r}.", detail={"field": field}
-        )
-    return instant
-
-
 def build(
     *,
     supervisor: Supervisor,
@@ -93,8 +81,8 @@ def build(
         samples = metrics.samples(sidecar.name)
         current = samples[-1] if samples and sidecar.life.state == "running" else None
         if params.since is not None:
-            since = _instant(params.since, "since")
-            samples = [sample for sample in samples if datetime.fromisoformat(sample.at) >= since]
+            since_ms = parse_rfc3339(params.since, "since")
+            samples = [sample for sample in samples if parse_rfc3339(sample.at, "at") >= since_ms]
         return m.SidecarMetrics(current=current, samples=samples[-params.limit :])
 
     def get_sidecar_events(params: m.GetEventsParams) -> list[m.Event]:
@@ -118,7 +106,7 @@ def build(
 
     def unsubscribe_sidecar_logs(params: m.UnsubscribeLogsParams) -> None:
         if not logs.unsubscribe(params.subscription):
-            raise errors.SubscriptionNotFound(f"There is no subscription {params.subscription[:80]!r}.")
+            raise errors.SubscriptionNotFound(f"There is no subscription {errors.shorten(params.subscription)!r}.")
 
     def get_bridge_info(params: m.NoParams) -> m.BridgeInfo:
         return m.BridgeInfo(

@@ -12,13 +12,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from .. import model
+from ..errors import QUOTED_CHARS_MAX
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
-
-QUOTED_CHARS_MAX: Final = 80
-"""How much of a client's own text (a method name, say) an error message repeats."""
 
 BATCH_MEMBERS_MAX: Final = 20_000
 """Requests in one batch. The answers to more do not fit into a line of the usual limit; and each costs time in which
@@ -161,11 +159,6 @@ def _unreadable(error: Exception) -> Fault:
         return Fault(PARSE_ERROR, "parse_error", "The line is nested too deeply.")
     reason = str(error).removeprefix("JSON is malformed: ")[:QUOTED_CHARS_MAX]
     return Fault(PARSE_ERROR, "parse_error", f"The line is not valid JSON: {reason[:1].lower()}{reason[1:]}.")
-
-
-def shorten(text: str) -> str:
-    """A client's own text for use in a message."""
-    return text if len(text) <= QUOTED_CHARS_MAX else f"{text[:QUOTED_CHARS_MAX]}…"
 
 
 # --- ids and cancellation --------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from msgspec import Raw
 from msgspec.structs import FieldInfo, fields
 
 from .. import model
-from ..errors import InvalidParams
-from .messages import ABSENT, UNREADABLE, shorten
+from ..errors import InvalidParams, shorten
+from .messages import ABSENT, UNREADABLE
 
 _as_object: Final = msgspec.json.Decoder(dict[str, Raw])
 _as_array: Final = msgspec.json.Decoder(list[Raw])
@@ -66,7 +66,7 @@ class ParamsReader:
         if len(values) > len(self._fields):
             names = f" ({', '.join(self._fields)})" if self._fields else ""
             raise InvalidParams(
-                f"params: expected at most {len(self._fields)}{names}, got {len(values)}", detail={"path": "params"}
+                f"params: expected at most {len(self._fields)}{names}, got {len(values)}.", detail={"field": None}
             )
         return dict(zip(self._fields, values, strict=False))
 
@@ -75,15 +75,14 @@ class ParamsReader:
         for name, raw in given.items():
             field = self._fields.get(name)
             if field is None:
-                path = f"params.{shorten(name)}"
                 known = f"known are {', '.join(self._fields)}" if self._fields else "this method has none"
-                raise InvalidParams(f"{path}: unknown param; {known}", detail={"path": path})
+                raise InvalidParams.of(shorten(name), f"unknown param; {known}")
             # null for a param that has a default means left out
             if field.required or bytes(raw) != b"null":
                 values[field.name] = self._value(field, raw)
         for name, field in self._fields.items():
             if field.required and field.name not in values:
-                raise InvalidParams(f"params.{name}: missing", detail={"path": f"params.{name}"})
+                raise InvalidParams.of(name, "missing")
         return self._struct(**values)
 
     def _value(self, field: FieldInfo, raw: Raw) -> Any:
@@ -95,7 +94,7 @@ class ParamsReader:
             return decoder.decode(raw)
         except UNREADABLE as error:
             path, problem = _explain(error, field, bytes(raw))
-            raise InvalidParams(f"params.{name}{path}: {problem}", detail={"path": f"params.{name}{path}"}) from None
+            raise InvalidParams.of(name, problem, path=path) from None
 
 
 def _explain(error: Exception, field: FieldInfo, raw: bytes) -> tuple[str, str]:

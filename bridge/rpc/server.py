@@ -18,9 +18,8 @@ from anyio.lowlevel import checkpoint
 
 from ..contract import CANCEL_REQUEST
 from ..core.lines import LineSplitter, LineTooLong
-from ..errors import InvalidParams
 from .batch import STAND_IN_BYTES, Batch
-from .dispatch import CANCELLED, Dispatcher, Handler, Outcome, Success, Work, encode
+from .dispatch import CANCELLED, NO_ID_TO_CANCEL, Dispatcher, Handler, Outcome, Success, Work, encode
 from .hangup import wait_broken
 from .messages import ABSENT, INVALID_REQUEST, NULL_ID, Fault, Request, cancelled_id, id_key, parse
 from .outbox import Outbox
@@ -59,14 +58,6 @@ gets quick answers; what takes longer is not worth delaying the end of the sidec
 MESSAGE_BYTES_MIN: Final = 64 * 1024
 """The least message limit: every error of the bridge fits into it with an id of half a line, and so does every state of
 a sidecar, if need be without its last lines of stderr."""
-
-
-_NO_ID: Final = Fault(
-    InvalidParams.code,
-    InvalidParams.kind,
-    "params.id: expected the id of the request to cancel, a string, a number or null.",
-    {"field": "id"},
-)
 
 
 class _Call:
@@ -248,7 +239,7 @@ class RpcServer:
         if isinstance(message, Request) and message.method == CANCEL_REQUEST:
             # Overtakes what waits, or it could never cancel it. Its own answer has to wait like any other.
             key = cancelled_id(message.params)
-            call.message = _NO_ID if key is None else Success(CANCEL_REQUEST, None)
+            call.message = NO_ID_TO_CANCEL if key is None else Success(CANCEL_REQUEST, None)
             self._cancel(key)
         if not self._queue and not self._outbox.full:
             return self._begin(call) or self._queue_bytes > QUEUE_BYTES_MAX

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import Raw
+
+from bridge import errors, model
+from bridge.logs.cursor import parse_cursor
+from bridge.logs.times import parse_rfc3339
+from bridge.rpc.params import ParamsReader
 
 from .peer import served
 
@@ -131,6 +138,9 @@ async def test_wrong_params_are_named_with_what_was_expected(params: Any, messag
         assert answer["error"]["code"] == -32602
         assert answer["error"]["data"]["kind"] == "invalid_params"
         assert answer["error"]["message"].startswith(message)
+        assert answer["error"]["message"].endswith(".")
+        path, _, _ = message.partition(":")
+        assert answer["error"]["data"]["detail"] == {"field": path.removeprefix("params").removeprefix(".") or None}
 
 
 @pytest.mark.parametrize("params", [{}, None, [], [None]])
@@ -138,7 +148,36 @@ async def test_a_required_param_that_is_missing_is_named(params: Any) -> None:
     async with served() as it:
         answer = await it.peer.exchange(request(method="unsubscribe_sidecar_logs", params=params, id=1))
         assert answer["error"]["code"] == -32602
-        assert answer["error"]["message"].startswith("params.subscription: ")
+        assert answer["error"]["message"] in (
+            "params.subscription: missing.",
+            "params.subscription: expected a string, got null.",
+        )
+        assert answer["error"]["data"]["detail"] == {"field": "subscription"}
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda: parse_cursor("x", "before"),
+        lambda: parse_rfc3339("x", "before"),
+        lambda: ParamsReader(model.GetEventsParams).read(Raw(b'{"before":"x"}')),
+    ],
+)
+def test_whoever_refuses_a_param_names_it_in_one_form(refuse: Callable[[], object]) -> None:
+    with pytest.raises(errors.InvalidParams, match=r"^params\.before: .*\.$") as caught:
+        refuse()
+    assert caught.value.detail == {"field": "before"}
+
+
+def test_the_place_within_a_param_is_in_the_sentence_alone() -> None:
+    class Wanted(model.Params):
+        names: list[str]
+
+    with pytest.raises(
+        errors.InvalidParams, match=r"^params\.names\[1\]: expected a string, got an integer\.$"
+    ) as caught:
+        ParamsReader(Wanted).read(Raw(b'{"names":["a",5]}'))
+    assert caught.value.detail == {"field": "names"}
 
 
 @pytest.mark.parametrize("raw", ["1e400", "9" * 5000, "-1e-400", "[" * 500 + "]" * 500])

@@ -45,6 +45,15 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         assert caught.value.detail == ["web", "db"]
 
 
+def test_an_unknown_name_is_repeated_as_far_as_a_person_reads() -> None:
+    @play(Stage(sidecar("web")))
+    async def scene(stage: Stage) -> None:
+        with pytest.raises(errors.SidecarNotFound) as caught:
+            stage.supervisor.find("x" * 3_000_000)
+        assert len(caught.value.message) < 200
+        assert caught.value.sidecar == "x" * 80 + "…"
+
+
 # --- starts ----------------------------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,7 @@ class Bridge:
             next_seq=options.next_seq,
             max_message_bytes=settings.max_message_bytes,
             max_outbound_bytes=settings.max_outbound_bytes,
+            first=options.unsent,
         )
         self._clock = SystemClock()
         self._supervisor = Supervisor()
@@ -212,7 +213,7 @@ class Bridge:
             absence=Absence(clock, self._woke_up),
             ports=Ports(self._system),
             alerts=Alerts(now, self._outbox.publish),
-            journal=Journal(now, lambda: self._outbox.seq),
+            journal=Journal(now, lambda: self._outbox.expected_seq),
             publish=self._outbox.publish,
             environ=self._environ,
             log_dir=self._settings.log_dir,

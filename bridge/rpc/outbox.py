@@ -75,6 +75,7 @@ class Outbox:
         self._lossy: OrderedDict[int, _Notice] = OrderedDict()  # those of both lanes that may be dropped, oldest first
         self._latest: dict[tuple[str, str], int] = {}  # serial of the unsent state of each sidecar
         self._missed: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._answers = 0
         self._answer_bytes = 0
         self._waiting_bytes = 0
         self._wire: memoryview = memoryview(first)
@@ -88,6 +89,14 @@ class Outbox:
     def seq(self) -> int:
         """The `seq` given last."""
         return self._next_seq - 1
+
+    @property
+    def expected_seq(self) -> int:
+        """The `seq` of the newest notification that is no log line and no sample, once it is written.
+
+        Exact as long as none before it is dropped or overtaken; then it is too high, never too low.
+        """
+        return self._next_seq - 1 + len(self._front) - self._answers
 
     @property
     def pending_bytes(self) -> int:
@@ -135,6 +144,7 @@ class Outbox:
         self._serial += 1
         self._front[self._serial] = encoded
         size = len(encoded) + ENVELOPE_BYTES
+        self._answers += 1
         self._answer_bytes += size
         self._waiting_bytes += size
         self._drop_oldest()
@@ -154,7 +164,7 @@ class Outbox:
         self._abandoned = True
         for queue in (self._front, self._behind, self._lossy, self._latest, self._missed):
             queue.clear()
-        self._answer_bytes = self._waiting_bytes = 0
+        self._answers = self._answer_bytes = self._waiting_bytes = 0
         self._wire = memoryview(b"")
 
     def _added(self, size: int) -> None:
@@ -176,6 +186,7 @@ class Outbox:
                 break
             if isinstance(item, bytes):
                 held = len(item) + ENVELOPE_BYTES
+                self._answers -= 1
                 self._answer_bytes -= held
                 lines += (item, b"\n")
                 size += len(item) + 1

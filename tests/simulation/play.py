@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -130,9 +131,8 @@ class _Stage:
             for _ in range(YIELDS_AT_END):
                 await anyio.sleep(0)
             referee.over()
-            left = tasks.cancel_scope
-            self._look_for_tasks(tasks)
-            left.cancel()
+            self._look_for_what_is_left(tasks)
+            tasks.cancel_scope.cancel()
 
     async def _jump(self, world: World, at: float, by_s: float) -> None:
         await anyio.sleep(at)
@@ -195,7 +195,7 @@ class _Stage:
                 referee.note("operator asks: kill")
                 if not referee.closing:
                     referee.ending()
-                referee.killing = True
+                referee.transitions.killing = True
                 self._supervisor.kill()
         await self._shut_down(None)
 
@@ -207,12 +207,10 @@ class _Stage:
         if patience.cancelled_caught and cancel_after is None:
             self._referee.blame("bridge", "the shutdown is never answered")
 
-    def _look_for_tasks(self, tasks: TaskGroup) -> None:
+    def _look_for_what_is_left(self, tasks: TaskGroup) -> None:
         left = len(tasks._tasks)  # type: ignore[attr-defined]
         if left:
             self._referee.blame("bridge", f"{left} tasks are still at work")
-        import asyncio
-
         loop = asyncio.get_running_loop()
         assert isinstance(loop, virtual.VirtualLoop)
         if loop.armed():

@@ -18,8 +18,9 @@ from bridge.supervision.sidecar import Sidecar
 from tests.simulation import virtual
 from tests.simulation.plan import Mood, Plan, Script
 from tests.simulation.play import ANSWER_S, assemble
+from tests.simulation.processes import FakeProcess
 from tests.simulation.referee import Referee
-from tests.simulation.world import FakeProcess, World
+from tests.simulation.world import World
 
 CALM = Script(
     ready_after=0.0,

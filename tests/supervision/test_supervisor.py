@@ -328,7 +328,7 @@ def test_a_second_signal_kills_at_once() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stage.shutdown)
             await anyio.sleep(1.0)
-            stage.referee.killing = True
+            stage.referee.transitions.killing = True
             stage.supervisor.kill()
         assert anyio.current_time() < 5
 

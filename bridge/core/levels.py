@@ -9,7 +9,7 @@ does not grow with its length.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..model import Level
 
@@ -21,6 +21,8 @@ _CANDIDATES: Final = 8
 """Words that look like levels and are weighed, before a line counts as without."""
 _VERDICTS_MAX: Final = 1024
 """Remembered verdicts on prefixes, which are alike in a program's output but for their digits."""
+_SPOTS: Final = 3
+"""Spots that are tried before a line is looked at; each costs a tenth of a look."""
 _verdicts: Final[dict[bytes, bool]] = {}
 _DIGITS: Final = bytes.maketrans(b"0123456789", b"0" * 10)
 
@@ -101,29 +103,56 @@ _DATED_PREFIX: Final = re.compile(
 
 def level_of(line: bytes) -> Level | None:
     """The level that a line itself shows; None where it shows none."""
+    return _look(line)[0]
+
+
+class _Spot(NamedTuple):
+    """Where a line showed its level: a line that is alike up to there, digits apart, shows the same."""
+
+    prefix: bytes
+    """What stands before the level, each digit as 0."""
+    word: bytes
+    """The level and the two bytes behind it."""
+    level: Level
+
+
+def _look(line: bytes) -> tuple[Level | None, _Spot | None]:
+    """The level that a line shows, and its spot where the level depends on nothing behind it."""
     head = line[:HEAD_BYTES]
     if b"\x1b" in head:
         head = _ANSI.sub(b"", line[: 2 * HEAD_BYTES])[:HEAD_BYTES]
     if head[:1] == b"{":
-        return _json_level(line[:JSON_HEAD_BYTES])
+        return _json_level(line[:JSON_HEAD_BYTES]), None
     match = _GLOG.match(head)
     if match is not None:
-        return _LETTERS[match[1] or match[2]]
+        return _LETTERS[match[1] or match[2]], None
     if b"=" in head:
         match = _LOGFMT.search(head)
         if match is not None:
-            return _WORDS.get(match[1].lower())
+            return _WORDS.get(match[1].lower()), None
     lower = head.lower()
     position = 0
     for _ in range(_CANDIDATES):
         match = _WORD.search(lower, position)
         if match is None:
-            return None
+            return None, None
         start = match.start()
         if (start == 0 or lower[start - 1] not in _NOT_BEFORE) and _is_level(head, match):
-            return _WORDS[match[1]]
+            level = _WORDS[match[1]]
+            return level, _spot(line, start, match.end(1), level) if position == 0 else None
         position = match.end()
-    return None
+    return None, None
+
+
+def _spot(line: bytes, start: int, end: int, level: Level) -> _Spot | None:
+    """The spot of the first word of a line that looks like a level and is one."""
+    stop = end + 2
+    prefix, word = line[:start], line[start:stop]
+    if stop > min(HEAD_BYTES, len(line)) or word.endswith(b" ", 0, -1) and prefix.endswith(b"["):
+        return None  # a bracket may close it further behind
+    if line[end : end + 1] == b"/" or b"debug" in prefix.lower() or b"=" in line[:HEAD_BYTES] or b"\x1b" in line:
+        return None
+    return _Spot(prefix.translate(_DIGITS), word, level)
 
 
 def _json_level(head: bytes) -> Level | None:
@@ -197,19 +226,45 @@ class LevelReader:
     Continuations are indented lines and those of a traceback, its last line (`ValueError: …`) included.
     """
 
-    __slots__ = ("_in_traceback", "last")
+    __slots__ = ("_in_traceback", "_spots", "last")
 
     def __init__(self) -> None:
         self.last: Level | None = None
         """Level of the last line that showed one."""
         self._in_traceback = False
+        self._spots: tuple[_Spot, ...] = ()
+        """Where the last levels stood that were found by looking, the newest first."""
 
     def copy(self) -> LevelReader:
         """An independent reader in the same state."""
         other = LevelReader()
         other.last = self.last
         other._in_traceback = self._in_traceback
+        other._spots = self._spots
         return other
+
+    def read_all(self, lines: list[bytes], *, plain: bool = False) -> list[Level | None]:
+        """The levels of the next lines; quicker than `read`, since lines of one program are alike.
+
+        `plain` says that no line has an equals sign or an escape character.
+        """
+        levels: list[Level | None] = []
+        for line in lines:
+            for spot in self._spots:
+                prefix, word, level = spot
+                start = len(prefix)
+                if (
+                    line.startswith(word, start)
+                    and not self._in_traceback
+                    and line[:start].translate(_DIGITS) == prefix
+                    and (plain or (line.find(b"=", 0, HEAD_BYTES) < 0 and line.find(b"\x1b", 0, HEAD_BYTES) < 0))
+                ):
+                    self.last = level
+                    levels.append(level)
+                    break
+            else:
+                levels.append(self.read(line))
+        return levels
 
     def read(self, line: bytes) -> Level | None:
         """The level of the next line."""
@@ -230,9 +285,11 @@ class LevelReader:
             if level_of(line) is None and _EXCEPTION.match(line) is not None:
                 self._in_traceback = False
                 return self.last
-        shown = level_of(line)
+        shown, spot = _look(line)
         if shown is not None:
             self.last = shown
+        if spot is not None:
+            self._spots = (spot, *self._spots[: _SPOTS - 1])
         self._in_traceback = False
         return shown
 

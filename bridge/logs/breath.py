@@ -34,5 +34,7 @@ class Breath:
             return
         if self._cancelled.is_set():
             raise RequestCancelled("the request was cancelled", sidecar=self._sidecar)
-        time.sleep(0)
-        self._pause_at = time.monotonic() + BREATH_S
+        if self._pause_at:
+            time.sleep(0)
+            now = time.monotonic()
+        self._pause_at = now + BREATH_S

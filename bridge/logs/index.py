@@ -87,9 +87,18 @@ def pack_record(record: Record) -> bytes:
 
 def read_records(fd: int, first: int, count: int) -> list[Record]:
     """Up to `count` records from number `first` on."""
+    return [Record(*fields) for fields in _RECORD.iter_unpack(read_block(fd, first, count))]
+
+
+def read_block(fd: int, first: int, count: int) -> bytes:
+    """As `read_records`, for `record_in`."""
     data = pread(fd, count * RECORD_BYTES, HEADER_BYTES + first * RECORD_BYTES)
-    whole = len(data) - len(data) % RECORD_BYTES
-    return [Record(*fields) for fields in _RECORD.iter_unpack(data[:whole])]
+    return data[: len(data) - len(data) % RECORD_BYTES]
+
+
+def record_in(block: bytes, number: int) -> Record:
+    """A record of what `read_block` returned."""
+    return Record(*_RECORD.unpack_from(block, number * RECORD_BYTES))
 
 
 def record_offset(number: int) -> int:

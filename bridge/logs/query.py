@@ -7,6 +7,7 @@ and only as far as it takes. Runs in a worker thread.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate, count
 from typing import Final, NamedTuple
 
 import msgspec
@@ -153,21 +154,57 @@ class Maker:
         at = rfc3339(run.time_ms)
         stream = STREAMS[run.stream]
         start = prefix(self._reader.streams[run.stream].epoch, run.stream, run.seq)
-        entries = []
-        lines = lines_of(run)
-        if newest is not None and rank < 0:
-            lines = lines[max(len(lines) - newest, 0) :]
-        for position, line in lines:
-            if not known and may_continue(line):
+        lines, first = _lines(run, newest if rank < 0 else None)
+        levels: list[Level | None] = []
+        position = first
+        for line in lines:
+            if may_continue(line):
                 state, known = self._reader.level_before(run.stream, position), True
-            level = state.read(line)
-            known = known or state.last is not None
+            if known:
+                break
+            levels.append(state.read(line))
+            known = state.last is not None
+            position += len(line) + 1
+        levels += state.read_all(lines[len(levels) :], plain=b"=" not in run.data and b"\x1b" not in run.data)
+        positions = accumulate(map(len, lines), initial=first)
+        texts = self._plain_texts(run, lines, first) if rank < 0 else None
+        if texts is not None:
+            return [
+                LogEntry(at, stream, level, text, f"{start}{position + number:x}", False)
+                for number, position, level, text in zip(count(), positions, levels, texts, strict=False)
+            ]
+        entries = []
+        for number, position, level, line in zip(count(), positions, levels, lines, strict=False):
             if rank < 0 or (level is not None and RANK[level] >= rank):
                 text, truncated = text_of(line)
                 if len(text) * ESCAPED_BYTES > self._text_bytes:
                     text, truncated = cut_text(text, truncated, self._text_bytes)
-                entries.append(LogEntry(at, stream, level, text, f"{start}{position:x}", truncated))
+                entries.append(LogEntry(at, stream, level, text, f"{start}{position + number:x}", truncated))
         return entries
+
+    def _plain_texts(self, run: Run, lines: list[bytes], first: int) -> list[str] | None:
+        """The texts of lines, decoded at once where there is nothing special in them; None where there is."""
+        if not lines or run.cut:
+            return None
+        data = run.data[first - run.position :].removesuffix(b"\n")
+        longest = max(map(len, lines))
+        if longest > TEXT_BYTES or longest * ESCAPED_BYTES > self._text_bytes or not data.isascii() or b"\r" in data:
+            return None
+        return data.decode("ascii").split("\n")
+
+
+def _lines(run: Run, newest: int | None) -> tuple[list[bytes], int]:
+    """The lines of a run without their newlines, the last `newest` where that is given, and the first one's position."""
+    data = run.data
+    if run.cut:
+        return [data], run.position
+    data = data.removesuffix(b"\n")
+    if newest is None:
+        return data.split(b"\n"), run.position
+    older, *lines = data.rsplit(b"\n", newest)
+    if len(lines) < newest:
+        return [older, *lines], run.position
+    return lines, run.position + len(older) + 1
 
 
 def text_of(line: bytes) -> tuple[str, bool]:
@@ -211,7 +248,6 @@ class Page:
         self._keeper = keeper
         self._params = params
         self._max_bytes = max_bytes
-        self._size = 0
         self._breath = Breath(keeper.sidecar)
 
     def cancel(self) -> None:
@@ -234,13 +270,7 @@ class Page:
         """The newest entries of the range."""
         begins, ends = reader.range_of(self._params)
         runs = merge_backward(reader.chosen(self._params.log_type), ends, begins)
-        taken: list[LogEntry] = []
-        more = False
-        for entry in self._entries(reader, runs, newest=True):
-            if not self._fits(taken, entry):
-                more = True
-                break
-            taken.append(entry)
+        taken, more = self._take(reader, runs, newest=True)
         taken.reverse()
         before = taken[0].cursor if more else None
         after = taken[-1].cursor if taken and self._params.before is not None else None
@@ -250,33 +280,47 @@ class Page:
         """The oldest entries of the range."""
         begins, ends = reader.range_of(self._params)
         runs = merge_forward(reader.chosen(self._params.log_type), begins, ends)
-        taken: list[LogEntry] = []
-        more = False
-        for entry in self._entries(reader, runs, newest=False):
-            if not self._fits(taken, entry):
-                more = True
-                break
-            taken.append(entry)
+        taken, more = self._take(reader, runs, newest=False)
         assert self._params.after is not None
         before = taken[0].cursor if taken else _gap_behind(self._params.after)
         return LogPage(taken, before, taken[-1].cursor if more else None)
 
-    def _fits(self, taken: list[LogEntry], entry: LogEntry) -> bool:
-        if len(taken) >= self._params.lines:
-            return False
-        self._size += size_of(entry)
-        return self._size <= self._max_bytes or not taken  # a single entry was cut to fit
+    def _take(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> tuple[list[LogEntry], bool]:
+        """Entries up to the bounds of a page, in the order of the runs, and whether there are more."""
+        taken: list[LogEntry] = []
+        size = 0
+        exact = False
+        """Whether `size` is the encoded size; before that it is a bound that is found without encoding."""
+        for made, text_bytes in self._entries(reader, runs, newest=newest):
+            wanted = made[: self._params.lines - len(taken)]
+            bound = size + len(wanted) * ENTRY_BYTES + text_bytes * ESCAPED_BYTES
+            if not exact and bound <= self._max_bytes:
+                size = bound
+                taken += wanted
+            else:
+                if not exact:
+                    exact = True
+                    size = sum(map(size_of, taken))
+                for entry in wanted:
+                    size += size_of(entry)
+                    if size > self._max_bytes and taken:  # a single entry was cut to fit
+                        return taken, True
+                    taken.append(entry)
+            if len(wanted) < len(made):
+                return taken, True
+        return taken, False
 
-    def _entries(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> Iterator[LogEntry]:
+    def _entries(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> Iterator[tuple[list[LogEntry], int]]:
+        """The entries of each run in the order of reading, with a bound of the length of their texts together."""
         maker = Maker(reader, self._params.level, self._max_bytes)
         for run in runs:
             if newest:
-                yield from reversed(maker.entries(run, self._params.lines + 1))
+                yield maker.entries(run, self._params.lines + 1)[::-1], len(run.data)
             else:
                 # A run's lines are cheap to find and dear to read: no more of them than the page can take.
                 while run.data:
                     head = head_of(run, self._params.lines + 1)
-                    yield from maker.entries(head)
+                    yield maker.entries(head), len(head.data)
                     if head is run:
                         break
                     run = tail_of(run, head)

@@ -106,7 +106,7 @@ class StreamReader:
         for view in reversed(self._views):
             if view.base >= end:
                 continue
-            number = min(bisect(view.count, view.record, lambda record: record.end < end), view.count - 1)
+            number = _last_before(view, end)
             while number >= 0:
                 before = view.record(number - 1)
                 if view.record(number).end <= begin:
@@ -119,7 +119,7 @@ class StreamReader:
         for view in reversed(self._views):
             if view.base >= end or not view.present:
                 continue
-            number = min(bisect(view.count, view.record, lambda record: record.end < end), view.count - 1)
+            number = _last_before(view, end)
             while number >= 0:
                 record, low = view.record(number), max(view.record(number - 1).end, begin)
                 if record.end <= begin:
@@ -176,6 +176,13 @@ class StreamReader:
                     data = data[:span]
             yield Run(self.stream, record.seq, record.time_ms, begin, data, span, cut)
             begin += span
+
+
+def _last_before(view: View, end: int) -> int:
+    """Number of the last record that begins before a position; mostly the position is the end."""
+    if view.record(view.count - 2).end < end:
+        return view.count - 1
+    return bisect(view.count - 1, view.record, lambda record: record.end < end)
 
 
 def _seek_start(view: View, begin: int, position: int) -> int:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from ..core.rotation import ArchiveName
 from .files import open_read, pread
-from .index import Header, Record, read_records
+from .index import RECORD_BYTES, Header, Record, read_block, record_in
 
 _WINDOW_BYTES: Final = 32 * 1024
 """Read ahead in the direction of travel: a few hundred lines, so that the last page costs one read."""
@@ -62,7 +62,7 @@ class FileView:
         self._index = -1
         self._missing = segment.gone
         self._first = -1
-        self._records: list[Record] = []
+        self._records = b""
         self._window = b""
         self._window_start = 0
         self._last = segment.last
@@ -99,11 +99,11 @@ class FileView:
             return self._last
         first = number - number % _RECORD_BLOCK
         if first != self._first:
-            self._records = read_records(self._index, first, _RECORD_BLOCK) if self._open() else []
+            self._records = read_block(self._index, first, _RECORD_BLOCK) if self._open() else b""
             self._first = first
-        if number - first >= len(self._records):
+        if (number - first) * RECORD_BYTES >= len(self._records):
             return self._last  # the index was cut by somebody: what is left of it reads as one chunk
-        return self._records[number - first]
+        return record_in(self._records, number - first)
 
     def read(self, start: int, end: int, *, backward: bool) -> bytes:
         """The bytes from one position to another, fewer where the file has lost them; `backward` is a hint."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.levels import HEAD_BYTES, RANK, LevelReader, level_of, may_continue, may_reach
@@ -204,6 +204,32 @@ def test_lines_that_cannot_reach_a_level_do_not(lines: list[bytes], rank: int) -
         for line in lines:
             level = reader.read(line)
             assert level is None or RANK[level] < rank
+
+
+_WHOLE = st.sampled_from([*(line.encode() for line, _ in LINES), b"  x", b"x", b"", b"ValueError: y", b"Caused by: z"])
+_TAIL = st.sampled_from([b"", b" level=error", b"]", b" ]", b"\x1b[31m", b"s", b"1", b"=", b"/x]", b" ERROR: z", b"\r"])
+
+
+@st.composite
+def _alike(draw: st.DrawFn) -> list[bytes]:
+    """Lines of which many have a beginning in common, with other digits and other ends."""
+    lines = []
+    for line in draw(st.lists(_WHOLE, min_size=1, max_size=4)):
+        for _ in range(draw(st.integers(1, 4))):
+            end = draw(st.integers(0, len(line)))
+            digits = draw(st.sampled_from([bytes.maketrans(b"", b""), bytes.maketrans(b"0123456789", b"1234567890")]))
+            lines.append(draw(st.sampled_from([line, line[:end]])).translate(digits) + draw(_TAIL))
+    return draw(st.permutations(lines))
+
+
+@settings(max_examples=1500, deadline=None)
+@given(_alike(), st.booleans())
+def test_lines_read_together_have_the_levels_that_they_have_one_by_one(lines: list[bytes], plain: bool) -> None:
+    if plain:
+        lines = [line.replace(b"=", b"").replace(b"\x1b", b"") for line in lines]
+    one_by_one, together = LevelReader(), LevelReader()
+    assert together.read_all(lines, plain=plain) == [one_by_one.read(line) for line in lines]
+    assert together.last == one_by_one.last
 
 
 @pytest.mark.parametrize(("line", "level"), LINES)

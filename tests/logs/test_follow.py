@@ -340,7 +340,7 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
     async def test() -> None:
         async with opened(tmp_path) as logs:
             log = logs.open("web")
-            with pytest.raises(InvalidParams, match=r"^after: "):
+            with pytest.raises(InvalidParams, match=r"^params\.after: "):
                 await subscribe(log, after="nonsense")
             async with writing(log) as writer:
                 await writer.write(b"x\n")

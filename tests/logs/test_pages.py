@@ -318,7 +318,7 @@ def test_times_choose_lines(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, field: str, value: str) -> None:
     async def test() -> None:
         async with opened(tmp_path) as logs:
-            with pytest.raises(InvalidParams, match=f"^{field}: "):
+            with pytest.raises(InvalidParams, match=rf"^params\.{field}: "):
                 await logs.open("web").page(GetLogsParams(**{field: value}))  # type: ignore[arg-type]
 
     run(test)

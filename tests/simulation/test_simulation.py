@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from . import virtual
+from .__main__ import main
 from .mutations import MUTATIONS
 from .play import Outcome, play
 
@@ -134,6 +135,14 @@ def test_a_seed_that_finds_something_tells_its_number_and_its_trace() -> None:
     assert f"python -m tests.simulation {outcome.seed}" in told
     assert outcome.trace[0] in told
     assert any(" ! " in line for line in outcome.trace)
+
+
+def test_a_replay_prints_the_trace_and_says_whether_something_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["2"]) == 0
+    assert capsys.readouterr().out.endswith("\n".join(play(2).trace) + "\n")
+    with MUTATIONS["no_proof_of_extinction"]():
+        assert main(["0", "20"]) == 1
+    assert "seed 2: " in capsys.readouterr().out
 
 
 def test_hours_of_virtual_time_pass_at_once() -> None:

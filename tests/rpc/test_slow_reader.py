@@ -117,9 +117,10 @@ async def test_rubbish_does_not_grow_memory_either_while_nobody_reads() -> None:
 
 async def test_long_answers_are_made_only_as_the_shell_reads_them() -> None:
     async with served(max_outbound_bytes=4 << 20) as it:
-        await it.peer.send(
-            b"".join(b'{"jsonrpc":"2.0","method":"list_sidecar_log_files","id":%d}\n' % n for n in range(200))
-        )
+        for n in range(200):
+            await it.peer.ask("list_sidecar_log_files", ["a"], id=n)
+        assert await it.peer.pings()
+        it.stage.release.set()
         with anyio.move_on_after(0.3):
             while True:
                 assert it.outbox.pending_bytes < 4 << 20

@@ -147,11 +147,11 @@ def _look(line: bytes) -> tuple[Level | None, _Spot | None]:
 def _spot(line: bytes, start: int, end: int, level: Level) -> _Spot | None:
     """The spot of the first word of a line that looks like a level and is one."""
     stop = end + 2
-    prefix, word = line[:start], line[start:stop]
-    if stop > min(HEAD_BYTES, len(line)) or word.endswith(b" ", 0, -1) and prefix.endswith(b"["):
-        return None  # a bracket may close it further behind
-    if line[end : end + 1] == b"/" or b"debug" in prefix.lower() or b"=" in line[:HEAD_BYTES] or b"\x1b" in line:
-        return None
+    prefix, word, behind = line[:start], line[start:stop], line[end : end + 1]
+    if stop > min(HEAD_BYTES, len(line)) or behind == b"/" or (behind == b" " and prefix.endswith(b"[")):
+        return None  # a bracket further behind may decide
+    if b"debug" in prefix.lower() or b"=" in line[:HEAD_BYTES] or b"\x1b" in line[:HEAD_BYTES]:
+        return None  # debug1 is a level and debug7 is none; and what else makes digits or the rest matter
     return _Spot(prefix.translate(_DIGITS), word, level)
 
 

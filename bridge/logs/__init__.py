@@ -1,12 +1,15 @@
 """Capture, files, pages and subscriptions of what sidecars write.
 
-`facade` is the door; `capture` reads pipes, `store` writes files, `query` reads pages, `follow` serves subscriptions.
+`facade` is the door, with `sidecar_log` and `attachment` behind it; `capture` reads pipes, `store` writes files, `page`
+reads pages, `follow` serves subscriptions, and both read with `query`.
 """
 
 from __future__ import annotations
 
-from .facade import Attachment, Expectation, Logs, SidecarLog
-from .follow import Subscription
+from .attachment import Attachment, Expectation
+from .facade import Logs
+from .sidecar_log import SidecarLog
 from .store import LogLimits
+from .subscription import Subscription
 
 __all__ = ["Attachment", "Expectation", "LogLimits", "Logs", "SidecarLog", "Subscription"]

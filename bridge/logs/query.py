@@ -1,12 +1,10 @@
-"""Params of get_sidecar_logs and a moment of the log -> a LogPage.
+"""A moment of a sidecar's log -> what cursors and times mean in it, and runs of lines -> entries.
 
-Cursors and times become a range of positions per stream first; then lines are read from the end that the page lies at,
-and only as far as it takes. Runs in a worker thread.
+`page` reads pages with it, `batch` what subscriptions get. Everything runs in worker threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import accumulate, count
 from typing import Final, NamedTuple
 
@@ -14,11 +12,11 @@ import msgspec
 
 from ..core.levels import RANK, LevelReader, may_continue, may_reach
 from ..errors import CursorExpired, LogIoFailed
-from ..model import GetLogsParams, Level, LogEntry, LogPage
+from ..model import GetLogsParams, Level, LogEntry
 from .breath import Breath
 from .cursor import STREAMS, Cursor, parse_cursor, prefix
 from .keeper import Keeper
-from .runs import TEXT_BYTES, Run, StreamReader, head_of, lines_of, merge_backward, merge_forward, tail_of
+from .runs import TEXT_BYTES, Run, StreamReader, lines_of
 from .times import parse_rfc3339, rfc3339
 
 PAGE_BYTES: Final = 3 * 1024 * 1024
@@ -194,7 +192,7 @@ class Maker:
 
 
 def _lines(run: Run, newest: int | None) -> tuple[list[bytes], int]:
-    """The lines of a run without their newlines, the last `newest` where that is given, and the first one's position."""
+    """The lines of a run without their newlines, or the last `newest` of them, and the first one's position."""
     data = run.data
     if run.cut:
         return [data], run.position
@@ -239,94 +237,3 @@ def cut_text(text: str, truncated: bool, max_bytes: int) -> tuple[str, bool]:
 def size_of(entry: LogEntry) -> int:
     """Encoded size of an entry in bytes, at most."""
     return ENTRY_BYTES + len(_encode(entry.text))
-
-
-class Page:
-    """One request for a page. `read` runs in a worker thread; `cancel` ends it early."""
-
-    def __init__(self, keeper: Keeper, params: GetLogsParams, max_bytes: int) -> None:
-        self._keeper = keeper
-        self._params = params
-        self._max_bytes = max_bytes
-        self._breath = Breath(keeper.sidecar)
-
-    def cancel(self) -> None:
-        self._breath.cancel()
-
-    def read(self) -> LogPage:
-        """Read the page. Raises CursorExpired, InvalidParams, LogIoFailed, RequestCancelled."""
-        reader = LogReader(self._keeper, self._breath)
-        try:
-            if self._params.after is not None:
-                return self._next(reader)
-            return self._newest(reader)
-        except OSError as exc:
-            message = f"a log file cannot be read: {exc.strerror or exc}"
-            raise LogIoFailed(message, sidecar=self._keeper.sidecar) from exc
-        finally:
-            reader.close()
-
-    def _newest(self, reader: LogReader) -> LogPage:
-        """The newest entries of the range."""
-        begins, ends = reader.range_of(self._params)
-        runs = merge_backward(reader.chosen(self._params.log_type), ends, begins)
-        taken, more = self._take(reader, runs, newest=True)
-        taken.reverse()
-        before = taken[0].cursor if more else None
-        after = taken[-1].cursor if taken and self._params.before is not None else None
-        return LogPage(taken, before, after)
-
-    def _next(self, reader: LogReader) -> LogPage:
-        """The oldest entries of the range."""
-        begins, ends = reader.range_of(self._params)
-        runs = merge_forward(reader.chosen(self._params.log_type), begins, ends)
-        taken, more = self._take(reader, runs, newest=False)
-        assert self._params.after is not None
-        before = taken[0].cursor if taken else _gap_behind(self._params.after)
-        return LogPage(taken, before, taken[-1].cursor if more else None)
-
-    def _take(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> tuple[list[LogEntry], bool]:
-        """Entries up to the bounds of a page, in the order of the runs, and whether there are more."""
-        taken: list[LogEntry] = []
-        size = 0
-        exact = False
-        """Whether `size` is the encoded size; before that it is a bound that is found without encoding."""
-        for made, text_bytes in self._entries(reader, runs, newest=newest):
-            wanted = made[: self._params.lines - len(taken)]
-            bound = size + len(wanted) * ENTRY_BYTES + text_bytes * ESCAPED_BYTES
-            if not exact and bound <= self._max_bytes:
-                size = bound
-                taken += wanted
-            else:
-                if not exact:
-                    exact = True
-                    size = sum(map(size_of, taken))
-                for entry in wanted:
-                    size += size_of(entry)
-                    if size > self._max_bytes and taken:  # a single entry was cut to fit
-                        return taken, True
-                    taken.append(entry)
-            if len(wanted) < len(made):
-                return taken, True
-        return taken, False
-
-    def _entries(self, reader: LogReader, runs: Iterator[Run], *, newest: bool) -> Iterator[tuple[list[LogEntry], int]]:
-        """The entries of each run in the order of reading, with a bound of the length of their texts together."""
-        maker = Maker(reader, self._params.level, self._max_bytes)
-        for run in runs:
-            if newest:
-                yield maker.entries(run, self._params.lines + 1)[::-1], len(run.data)
-            else:
-                # A run's lines are cheap to find and dear to read: no more of them than the page can take.
-                while run.data:
-                    head = head_of(run, self._params.lines + 1)
-                    yield maker.entries(head), len(head.data)
-                    if head is run:
-                        break
-                    run = tail_of(run, head)
-
-
-def _gap_behind(text: str) -> str:
-    """A cursor between the entry of a cursor and the next one."""
-    cursor = parse_cursor(text, "after")
-    return str(cursor._replace(position=cursor.position + 1))

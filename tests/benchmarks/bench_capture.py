@@ -22,7 +22,8 @@ from pathlib import Path
 import anyio
 
 from bridge.logs import LogLimits, Logs
-from bridge.logs.query import PAGE_BYTES, Page
+from bridge.logs.page import Page
+from bridge.logs.query import PAGE_BYTES
 from bridge.model import GetLogsParams
 
 LINE = b"2026-01-31 12:00:00,123 - worker.pool - INFO - request 1234567 served from the cache in 12 ms, 200 OK__\n"

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from bridge.errors import CursorExpired, InvalidParams, NotAllowed
-from bridge.logs import LogLimits, SidecarLog, Subscription, facade, follow
+from bridge.logs import LogLimits, SidecarLog, Subscription, facade, follow, subscription
+from bridge.logs.batch import BATCH_ENTRIES, Place
 from bridge.logs.janitor import Janitor
 from bridge.logs.keeper import Keeper
 from bridge.model import GetLogsParams, LogEntry, LogLines, LogPage, SubscribeLogsParams
@@ -167,7 +168,7 @@ def test_what_a_flood_outruns_is_counted_exactly_and_capture_does_not_wait(tmp_p
             assert len(live.entries) + live.dropped == logs.lines_captured
             position = 0
             for batch in live.batches:
-                assert len(batch.entries) <= follow.BATCH_ENTRIES
+                assert len(batch.entries) <= BATCH_ENTRIES
                 assert len(msgspec.json.encode(batch)) < 2_000_000
                 position += batch.dropped + len(batch.entries)
             assert position == logs.lines_captured
@@ -363,7 +364,7 @@ def test_a_backlog_larger_than_a_batch_comes_in_several(tmp_path: Path) -> None:
                 await writer.write(b"live\n")
                 await until(lambda: len(follower.entries) == 14_003)
                 assert follower.entries == await everything(log, size=5000)
-                assert max(len(batch.entries) for batch in follower.batches) <= follow.BATCH_ENTRIES
+                assert max(len(batch.entries) for batch in follower.batches) <= BATCH_ENTRIES
                 assert max(len(msgspec.json.encode(batch)) for batch in follower.batches) < 1_500_000
 
     run(test)
@@ -406,7 +407,7 @@ def test_a_log_that_is_still_being_opened_keeps_no_other_waiting(tmp_path: Path)
             came: list[LogLines] = []
             follower = await subscribe(log)
             early = Subscription("early", slow, "all", None, came.append)
-            early.start = follow.Place([0, 0], [0, 0])
+            early.start = Place([0, 0], [0, 0])
             logs.follower.join(early)
             async with writing(log) as writer:
                 for number in range(5):
@@ -488,7 +489,7 @@ def test_too_many_subscriptions_are_refused_until_one_ends(tmp_path: Path, monke
                     tasks.start_soon(ask)
             assert got.count(None) == 1
 
-    assert follow.SUBSCRIPTIONS_MAX == 1000
+    assert subscription.SUBSCRIPTIONS_MAX == 1000
     run(test)
 
 

@@ -100,6 +100,8 @@ class LinuxProcess(PosixProcess):
                     self._census.signal(pid, self.tree, numbers)
 
     async def wait_extinct(self, timeout_s: float) -> bool:
+        if self.extinct.is_set():
+            return True
         pause = _RECHECK_FIRST_S
         self._system.look()
         with anyio.move_on_after(timeout_s):

@@ -21,6 +21,7 @@ from .errors import (
     ForeignListener,
     InvalidParams,
     LogIoFailed,
+    NotAllowed,
     NotRunning,
     PortInUse,
     RequestCancelled,
@@ -138,7 +139,7 @@ METHODS: dict[str, Method] = {
             m.SubscribeLogsParams,
             m.Subscription,
             "Follow a sidecar's log: sidecar_log notifications, the backlog first.",
-            (*_NAMED, CursorExpired, LogIoFailed),
+            (*_NAMED, CursorExpired, LogIoFailed, NotAllowed),
         ),
         Method(
             "unsubscribe_sidecar_logs",

@@ -6,6 +6,7 @@ attempt that it belongs to. When to check is `monitor`'s business, how to ask is
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from functools import partial
 from typing import Any
@@ -100,7 +101,7 @@ class Checker:
         system, health = self._cell.around.system, self._cell.settings.health
         template = health.http if health.kind == "http" else health.tcp
         port = attempt.port
-        knows_port = port is not None and ("{port}" in template or f":{port}" in template)
+        knows_port = port is not None and ("{port}" in template or re.search(rf":{port}(?!\d)", template) is not None)
         if (
             not (result.ok and knows_port and health.verify_owner)
             or attempt.process is None

@@ -34,6 +34,9 @@ Post = Callable[[Callable[[], None]], bool]
 
 logger = logging.getLogger("bridge.logs")
 
+TURN_STEP = 0.618
+"""Part of the subscriptions by which each turn begins further on: the golden ratio spreads the beginnings evenly."""
+
 
 class _Feed:
     """All subscriptions of one sidecar."""
@@ -41,6 +44,7 @@ class _Feed:
     def __init__(self, keeper: Keeper) -> None:
         self.keeper = keeper
         self.news = True
+        self.turn = 0
         self.next_s = 0.0
         self.posted = False
         """A batch has not been taken by the loop yet."""
@@ -195,7 +199,10 @@ class Follower:
                 lines = subscription.take()
             if lines is not None:
                 batches.append((subscription, lines))
-        return batches, batch.complete
+        # Where the shell is too slow for all of them, the oldest are dropped: whose that are changes from turn to turn.
+        feed.turn += 1
+        first = int(feed.turn * TURN_STEP % 1.0 * len(batches))
+        return batches[first:] + batches[:first], batch.complete
 
     def _read_past(self, reader: LogReader, subscription: Subscription, join: Place) -> LogLines | None:
         """The next batch of what lies before the place at which a subscription joined the others."""

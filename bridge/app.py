@@ -22,6 +22,7 @@ from bridge.process import create_system
 from bridge.process.base import System
 from bridge.process.own import ENDING_SIGNALS, OTHER_SIGNALS, TAKEOVER_SIGNAL, allow_descriptors, own_rss
 from bridge.process.parent import wait_gone
+from bridge.process.trees import RecordedSystem, TreeFile
 from bridge.rpc import handlers
 from bridge.rpc.dispatch import Handler
 from bridge.rpc.outbox import Outbox
@@ -33,6 +34,7 @@ from bridge.supervision.attempt import Output
 from bridge.supervision.cell import Surroundings
 from bridge.supervision.clock import SystemClock, rfc3339
 from bridge.supervision.journal import Journal
+from bridge.supervision.leftovers import end_leftovers
 from bridge.supervision.metrics import Metrics
 from bridge.supervision.ports import Ports
 from bridge.supervision.probes import Prober
@@ -74,6 +76,8 @@ class Options(NamedTuple):
     """Conditions that came up before there was anybody to tell: kind, severity, message."""
     early_signals: list[int]
     """Signals that came before the event loop could see them."""
+    owns_log_dir: bool
+    """Whether no other bridge can be at work in the log folder: it is locked."""
 
 
 class Bridge:
@@ -97,9 +101,11 @@ class Bridge:
         )
         self._clock = SystemClock()
         self._supervisor = Supervisor()
-        self._system: System = create_system(
+        self._trees = TreeFile(settings.log_dir, options.epoch)
+        system = create_system(
             options.epoch, on_guardian_lost=self._guardian_lost, on_guardian_given_up=self._guardian_given_up
         )
+        self._system: System = RecordedSystem(system, self._trees)
         self._logs = Logs(
             settings.log_dir,
             nested=settings.allow_dynamic or len(settings.sidecars) > 1,
@@ -133,6 +139,8 @@ class Bridge:
         for kind, severity, message in self._options.alerts:
             self._around.alerts.raise_(None, kind, severity, message)
         self._supervisor.adopt(self._around, [self._sidecar(settings) for settings in self._settings.sidecars.values()])
+        if self._options.owns_log_dir:
+            end_leftovers(self._around, self._trees, self._settings.sidecars)
         await self._tasks.start(self._obey_signals)
         for number in self._options.early_signals:
             self._obey(number)

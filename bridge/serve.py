@@ -58,7 +58,11 @@ def serve(argv: list[str]) -> int:
 
     code = 0
     try:
-        run(settings, Options(in_fd, out_fd, epoch, 2, unsent, began, arguments.parent_pid, alerts, early_signals))
+        owned = lock is not None
+        run(
+            settings,
+            Options(in_fd, out_fd, epoch, 2, unsent, began, arguments.parent_pid, alerts, early_signals, owned),
+        )
     except BaseException:
         # Whatever it is, the exit code says that the bridge is broken.
         import logging

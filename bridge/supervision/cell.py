@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -66,6 +67,8 @@ class Surroundings:
         self.environ = environ
         self.log_dir = log_dir
         self.ensure_up = ensure_up
+        self.sweep: anyio.Event | None = None
+        """While leftovers of an earlier bridge are being ended: set when that is over. Starts wait for it."""
 
     def now(self) -> str:
         """Wall-clock time for the wire."""

@@ -35,8 +35,8 @@ from .progress import ProgressReport
 from .redact import Redactor
 from .starting import Log, Starter
 
-ALERTS_OF_THE_LOG = frozenset({"log_write_failed"})
-"""Conditions that are over when files can be written again, whatever the process does."""
+LASTING_ALERTS = frozenset({"log_write_failed", "leftover_process"})
+"""Conditions whose end has nothing to do with what the process does."""
 
 
 def policy_of(settings: SidecarSettings) -> lc.Policy:
@@ -254,7 +254,7 @@ class Sidecar:
             case lc.RaiseAlert(kind, severity, message, detail):
                 self._cell.raise_alert(kind, severity, message, detail, again=kind == "crashed")
             case lc.ClearAlerts():
-                self._around.alerts.clear_all(self.name, but=ALERTS_OF_THE_LOG)
+                self._around.alerts.clear_all(self.name, but=LASTING_ALERTS)
             case lc.SettleStart(failure):
                 self._starts.settle((failure, self.status()))
             case lc.SettleStop():

@@ -50,13 +50,15 @@ class Starter:
         """See to what a start needs; at once where that takes no waiting."""
         settings = self._cell.settings
         self._cell.report(attempt, "checking_dependencies", "Checking what it needs.", 0.0)
-        if settings.depends_on or settings.dependencies is not None:
+        if settings.depends_on or settings.dependencies is not None or self._cell.around.sweep is not None:
             attempt.preparing = start_job(self._cell.around.tasks, self._prepare, attempt, origin)
         else:
             self._obtain_port(attempt)
 
     async def _prepare(self, attempt: Attempt, origin: lc.Origin) -> None:
         cell = self._cell
+        if cell.around.sweep is not None:
+            await cell.around.sweep.wait()
         for name in cell.settings.depends_on:
             failure = await cell.around.ensure_up(name, origin)
             if failure is not None:

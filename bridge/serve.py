@@ -195,11 +195,10 @@ def _own_log_dir(
     except OSError as error:
         raise Refusal(EXIT_USAGE, f"log_dir: {folder} cannot be created: {error.strerror}") from None
     try:
-        try:
-            return acquire(folder), []
-        except Owned as owned:
-            if not takeover:
-                raise Refusal(EXIT_OWNED, _owned_by(folder, owned.pid)) from None
+        return acquire(folder), []
+    except Owned as owned:
+        if not takeover:
+            raise Refusal(EXIT_OWNED, _owned_by(folder, owned.pid)) from None
         return _take_over(settings, early_signals), []
     except OSError as error:
         message = f"The log folder {folder} cannot be written: {error.strerror}. Logs are kept in memory."
@@ -214,7 +213,10 @@ def _take_over(settings: Settings, early_signals: list[int]) -> FolderLock:
     folder = settings.log_dir
     bound_s = TAKEOVER_S + sum(sidecar.shutdown_timeout for sidecar in settings.sidecars.values())
     deadline = time.monotonic() + bound_s
-    claim = Claim(folder)
+    try:
+        claim: Claim | None = Claim(folder)
+    except OSError:
+        claim = None  # There is an owner all the same, who can be asked and waited for.
     seen: int | None = None
     asked: int | None = None
     try:
@@ -225,7 +227,7 @@ def _take_over(settings: Settings, early_signals: list[int]) -> FolderLock:
                 pid = owned.pid
             if any(number in ENDING_SIGNALS for number in early_signals):
                 raise Refusal(0, "")
-            if not claim.stands():
+            if claim is not None and not claim.stands():
                 raise Refusal(EXIT_OWNED, f"a newer bridge takes over the log folder {folder}")
             if time.monotonic() > deadline:
                 raise Refusal(EXIT_OWNED, f"{_owned_by(folder, pid)} and did not end within {bound_s:g} s")
@@ -236,7 +238,8 @@ def _take_over(settings: Settings, early_signals: list[int]) -> FolderLock:
             seen = pid
             time.sleep(TAKEOVER_POLL_S)
     finally:
-        claim.withdraw()
+        if claim is not None:
+            claim.withdraw()
 
 
 def _owned_by(folder: str, pid: int | None) -> str:

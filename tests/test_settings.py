@@ -689,7 +689,7 @@ def test_names_that_differ_only_in_case_would_share_a_folder(folder: Path) -> No
         ("c.toml", b"a = " + b"9" * 5000, "c.toml is no valid TOML: "),
         ("c.toml", b"#" * 1_100_000, "c.toml has more than 1048576 bytes"),
         ("c.json", b"", "c.json is no valid JSON: Expecting value: line 1 column 1"),
-        ("c.json", b'{"a": 1,\n}', "line 2 column 1"),
+        ("c.json", b'{"a": 1\n"b"}', "line 2 column 1"),
         ("c.json", b'{"a": {"b": 1, "b": 2}}', 'the key "b" stands in one table twice'),
         ("c.json", b'{"metrics_interval": NaN}', "NaN is no number"),
         ("c.json", b'{"metrics_interval": -Infinity}', "-Infinity is no number"),

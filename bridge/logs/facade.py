@@ -121,7 +121,7 @@ class Logs:
     def unsubscribe(self, subscription: str) -> bool:
         """End a subscription; nothing is delivered to it any more. False when there is none of that id."""
         found = self._subscriptions.pop(subscription, None)
-        if found is None:
+        if found is None or found.closed:  # ended before, by a defect of its log
             return False
         self.follower.leave(found)
         return True
@@ -189,6 +189,8 @@ class Logs:
 
     def check_room(self, sidecar: str) -> None:
         """Raise NotAllowed when no further subscription may begin."""
+        if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            self._subscriptions = {key: each for key, each in self._subscriptions.items() if not each.closed}
         if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             raise NotAllowed(
                 f"there are {SUBSCRIPTIONS_MAX} log subscriptions already; end one before beginning another",

@@ -10,7 +10,7 @@ from typing import Final
 from .cursor import STREAMS
 from .inlet import Inlet
 from .recovery import recover
-from .store import LogLimits, Numbering, Remover, StreamMoment, StreamStore
+from .store import ASIDE, LogLimits, Numbering, Remover, StreamMoment, StreamStore
 
 _DEFECT: Final = "the log ran into a defect of the bridge, told on the error output"
 
@@ -141,10 +141,14 @@ class Keeper:
             store.limits = limits
 
     def paths(self) -> list[tuple[str, int, bool]]:
-        """Path, stream and whether it is being written, of each log file, oldest first per stream."""
+        """Path, stream and whether it is being written, of each log file, oldest first per stream.
+
+        What a clear has just set aside is as good as gone.
+        """
         with self._lock:
             return [
                 (segment.path, stream, segment.archive is None)
                 for stream, store in enumerate(self.stores)
                 for segment in store.segments
+                if not segment.path.endswith(ASIDE)
             ]

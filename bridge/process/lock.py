@@ -53,7 +53,7 @@ def acquire(folder: str) -> FolderLock:
 
 
 class Claim:
-    """The wish of one bridge among several that wait for a folder: the newest one gets it."""
+    """The wish of one bridge among several that wait for a folder: the newest one gets it. Raises OSError."""
 
     def __init__(self, folder: str) -> None:
         self._path = os.path.join(folder, CLAIM_NAME)
@@ -62,27 +62,36 @@ class Claim:
         aside = f"{self._path}.{os.getpid()}"
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
         try:
-            os.write(fd, self._mark)
-        finally:
-            os.close(fd)
-        os.replace(aside, self._path)
+            try:
+                os.write(fd, self._mark)
+            finally:
+                os.close(fd)
+            os.replace(aside, self._path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(aside)
+            raise
 
     def stands(self) -> bool:
-        """Whether no newer bridge has claimed the folder since."""
-        try:
-            fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        except OSError:
-            return False
-        try:
-            return os.read(fd, OWNER_BYTES) == self._mark
-        finally:
-            os.close(fd)
+        """Whether no newer bridge is known to have claimed the folder since."""
+        # One that withdrew may have taken this one's file with it, and no descriptor left says nothing about others.
+        return self._read() in (None, self._mark)
 
     def withdraw(self) -> None:
         """Take it back, where it still stands."""
-        if self.stands():
+        if self._read() == self._mark:
             with suppress(OSError):
                 os.unlink(self._path)
+
+    def _read(self) -> bytes | None:
+        try:
+            fd = os.open(self._path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                return os.read(fd, OWNER_BYTES)
+            finally:
+                os.close(fd)
+        except OSError:
+            return None
 
 
 def _owner(fd: int) -> int | None:

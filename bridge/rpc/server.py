@@ -273,12 +273,11 @@ class RpcServer:
                     if self._begin(call):
                         await self._take_turns()
                 for queue in (self._bulky, self._ordinary):
-                    while queue and (queue[0].work is None or self._may_start(queue[0].work)):
+                    while queue and (work := queue[0].work) is not None and self._may_start(work):
                         call = queue.popleft()
                         self._queue_bytes -= WORK_BYTES
-                        if call.work is not None:  # it was not cancelled
-                            self._start(call, call.work)
-                            await self._take_turns()
+                        self._start(call, work)
+                        await self._take_turns()
                 self._write_now()
                 self._note_change()
                 await self._change()
@@ -361,7 +360,9 @@ class RpcServer:
             call.cancelled = True
             if call.scope is not None:
                 call.scope.cancel()
-            else:
+            elif call.work is not None:
+                (self._bulky if call.work.bulky else self._ordinary).remove(call)
+                self._queue_bytes -= WORK_BYTES
                 self._withdraw(call)
 
     def _withdraw(self, call: _Call) -> None:

@@ -227,6 +227,30 @@ def test_a_takeover_asks_the_first_to_end_and_goes_on(kit: Kit) -> None:
             assert len(kit.alive()) == 1
 
 
+def test_a_takeover_asks_and_waits_also_where_its_claim_cannot_be_written(kit: Kit) -> None:
+    config = kit.config(nap=kit.sidecar())
+    with kit.bridge(config) as first:
+        first.start()
+        (first.log_dir / ".bridge.claim" / "x").mkdir(parents=True)
+        with kit.bridge(config, args=["--takeover"]) as second:
+            assert second.start()["state"] == "running"
+            assert first.wait_exit() == 0
+            assert len(kit.alive()) == 1
+            assert not list(second.log_dir.glob(".bridge.claim.*"))
+
+
+def test_of_several_takeovers_the_newest_stays(kit: Kit) -> None:
+    config = kit.config(nap=kit.sidecar("--slow-stop", "1"))
+    with kit.bridge(config) as first:
+        first.start()
+        with kit.bridge(config, args=["--takeover"], reading=True) as second:
+            survivors.until(lambda: (first.log_dir / ".bridge.claim").exists(), 10, "the second one's claim")
+            with kit.bridge(config, args=["--takeover"]) as third:
+                assert second.wait_exit() == 3
+                assert third.start()["state"] == "running"
+                assert first.wait_exit() == 0
+
+
 def test_the_loss_of_a_helper_process_is_made_good(kit: Kit) -> None:
     with kit.bridge(family(kit)) as bridge:
         helpers = [pid for pid in start_family(kit, bridge) if pid not in kit.alive()]

@@ -304,3 +304,18 @@ async def test_requests_in_the_callers_group_go_on_after_the_end_of_input() -> N
                 tasks.cancel_scope.cancel()
         finally:
             os.close(in_read)
+
+
+async def test_what_is_cancelled_while_it_waits_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RUNNING_MAX", 4)
+    monkeypatch.setattr(server_module, "QUEUE_BYTES_MAX", 64 * server_module.WORK_BYTES)
+    async with served() as it:
+        for number in range(5):  # the last one waits, and is the head of the queue for good
+            await it.peer.ask("start_sidecar", ["a"], id=number)
+        for number in range(200):
+            await it.peer.ask("start_sidecar", ["a"], id=f"q{number}")
+            await it.peer.send(note(CANCEL, {"id": f"q{number}"}))
+            answer = await it.peer.message()
+            assert (answer["id"], answer["error"]["code"]) == (f"q{number}", -32800)
+        assert await it.peer.pings()
+        it.stage.release.set()

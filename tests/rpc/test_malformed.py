@@ -191,11 +191,13 @@ def refused() -> Iterator[bytes]:
     )
     for depth in (5_000, 100_000):
         yield b"[" * depth
-        yield b"[" * depth + b"]" * depth
         yield b'{"a":' * depth
         yield b'[{"":' * depth
-        yield b'{"jsonrpc":"2.0","method":"ping","params":' + b"[" * depth + b"]" * depth + b',"id":1}'
-        yield b'{"jsonrpc":"2.0","method":"ping","id":' + b"[" * depth + b"]" * depth + b"}"
+    # How deep the decoder goes depends on the Python: 1000 levels in 3.11, 10 000 in 3.13.
+    depth = 100_000
+    yield b"[" * depth + b"]" * depth
+    yield b'{"jsonrpc":"2.0","method":"ping","params":' + b"[" * depth + b"]" * depth + b',"id":1}'
+    yield b'{"jsonrpc":"2.0","method":"ping","id":' + b"[" * depth + b"]" * depth + b"}"
 
 
 def either() -> Iterator[bytes]:
@@ -223,7 +225,7 @@ def either() -> Iterator[bytes]:
     ):
         yield f'["{escape}"]'.encode()
         yield f'{{"{escape}":1}}'.encode()
-    for depth in (500, 800, 1_000, 2_000):
+    for depth in (500, 800, 1_000, 2_000, 5_000):
         yield b"[" * depth + b"]" * depth
 
 

@@ -42,6 +42,10 @@ class RpcError(Exception):
         super().__init__(f"{self.code} {self.kind}: {self.message} {self.data!r}")
 
 
+NO_NEWLINE = b" <no newline>"
+"""Marks the end of output that is no whole line."""
+
+
 class Bridge:
     """One bridge process.
 
@@ -78,6 +82,7 @@ class Bridge:
             self._reading.set()
         self._next_id = 0
         self._ended = False
+        self._killed = False
         self._stdout_wanted = True
         self._wake_read, self._wake_write = os.pipe()
         self._threads: list[threading.Thread] = []
@@ -164,6 +169,7 @@ class Bridge:
 
     def kill(self) -> None:
         """SIGKILL to the bridge itself, nothing else. What its sidecars become is the guardian's work."""
+        self._killed = True
         self._popen.kill()
         self._popen.wait(10)
         self._ended = True
@@ -236,7 +242,7 @@ class Bridge:
                 self._take(lines)
         with self._news:
             if pending:
-                self.lines.append(bytes(pending) + b" <no newline>")
+                self.lines.append(bytes(pending) + NO_NEWLINE)
             self._ended = True
             self._news.notify_all()
 
@@ -433,6 +439,8 @@ class Bridge:
         expected: int | None = None
         epochs = set()
         for line in self.lines:
+            if self._killed and line.endswith(NO_NEWLINE):
+                continue  # the line that it was writing
             try:
                 message = json.loads(line)
             except ValueError:

@@ -19,9 +19,10 @@ from .trees import PastBridge
 SWEEP_MAX_S = 6.0
 """3 s for a guardian that is still at work, and as long for the same work done here."""
 
-Fate = Literal["ended", "unproven", "undying", "kin"]
-"""What became of a leftover: it was ended; it has the number and start time of one but no mark; it could not be ended;
-this very bridge descends from it."""
+Fate = Literal["ended", "fleeting", "unproven", "undying", "kin"]
+"""What became of a leftover: it was ended; it was ended although each of its processes lived for a moment only, so that
+none has a number to tell; it has the number and start time of one but no mark; it could not be ended; this very bridge
+descends from it."""
 
 
 class Leftover(NamedTuple):
@@ -52,5 +53,7 @@ def group(bridge: PastBridge, fates: Iterable[tuple[int, int, Fate]]) -> list[Le
     names = {tree.number: tree.sidecar for tree in bridge.trees}
     groups: dict[tuple[str | None, Fate], list[int]] = {}
     for pid, tree, fate in fates:
-        groups.setdefault((names.get(tree), fate), []).append(pid)
+        pids = groups.setdefault((names.get(tree), fate), [])
+        if fate != "fleeting":
+            pids.append(pid)
     return [Leftover(sidecar, tuple(sorted(pids)), fate) for (sidecar, fate), pids in groups.items()]

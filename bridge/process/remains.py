@@ -22,6 +22,11 @@ from .trees import PastBridge
 _GUARDIAN_S = 3.0
 """A guardian that outlived its bridge ends within 3 s of its work, and does it better: it saw the trees alive."""
 _POLL_S = 0.02
+_CHASE_S = 1.5
+_CHASE_PAUSE_S = 0.005
+_CLEAN_PASSES = 3
+"""A program that does nothing but fork itself on is in no list for longer than a moment: it is chased through the
+numbers until so many passes meet none."""
 VARIABLE = "SIDECAR_BRIDGE_MARK"
 
 if sys.platform == "linux":
@@ -46,6 +51,8 @@ else:
         """0: there are no kernel marks."""
         return 0
 
+
+_NO_TREE = -1
 
 Found = dict[int, tuple[int, guardian.Seen]]
 """A living process by its number: its mark, and what was seen of it."""
@@ -74,7 +81,8 @@ class Remains:
         found = self._marked.find()
         if found and self._await_guardian():
             found = self._marked.find()
-        if found and (self._marks_us() or is_kin(found)):
+        kin = self._marks_us() or is_kin(found)
+        if found and kin:
             return [(pid, self._tree(mark), "kin") for pid, (mark, _) in found.items()], past
         fates: list[tuple[int, int, Fate]] = []
         if found:
@@ -84,11 +92,24 @@ class Remains:
                 (pid, self._tree(mark), "undying" if is_same(undying, pid, seen) else "ended")
                 for pid, (mark, seen) in found.items()
             ]
+        elif not kin and self._chase():
+            fates.append((0, _NO_TREE, "fleeting"))
         unproven = [tree for tree in past.trees if tree.pid not in found and start_of(tree.pid) == tree.start]
         fates += [(tree.pid, tree.number, "unproven") for tree in unproven]
-        if all(fate == "ended" for _, _, fate in fates):
+        if all(fate in ("ended", "fleeting") for _, _, fate in fates):
             return fates, None
         return fates, past._replace(trees=tuple(tree for tree in past.trees if start_of(tree.pid) == tree.start))
+
+    def _chase(self) -> bool:
+        """Kill what lives too briefly to be found; whether there was any."""
+        hits = clean = 0
+        until = time.monotonic() + _CHASE_S
+        while clean < _CLEAN_PASSES and time.monotonic() < until:
+            hit = self._marked.kill_marked()
+            hits += hit
+            clean = 0 if hit else clean + 1
+            time.sleep(_CHASE_PAUSE_S if clean else 0)
+        return hits > 0
 
     def _marks_us(self) -> bool:
         """Whether this bridge itself carries a mark of the dead one."""

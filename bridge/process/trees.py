@@ -170,14 +170,10 @@ class TreeFile:
             name if _NAME.fullmatch(name) else None,
         ).line()
         try:
-            if all(tree.extinct.is_set() for tree, _ in self._living.values()):
-                self._living.clear()
-                self._shorten(len(self._base()))
+            if len(self._living) >= self._living_max:
+                self._compact()
             self._living[process.tree] = (process, line)
-            if len(self._living) > self._living_max:
-                self._compact()  # With the new line.
-            else:
-                self._append(line)
+            self._append(line)
         except OSError as error:
             logger.debug("%s: a tree is not recorded: %s", self._path, error.strerror or error)
 
@@ -219,9 +215,10 @@ class TreeFile:
         self._living = {number: entry for number, entry in self._living.items() if not entry[0].extinct.is_set()}
         # Whether or not the file follows: that is tried again only when as many have ended anew.
         self._living_max = 2 * len(self._living) + DEAD_LINES_MAX
-        if not self._is_ours():
-            raise FileNotFoundError(errno.ENOENT, "the file was removed")
-        self._rewrite()
+        if not self._living:
+            self._shorten(len(self._base()))
+        elif self._is_ours():
+            self._rewrite()
 
     def _is_ours(self) -> bool:
         """Whether the path still leads to the open file: somebody may have replaced the folder."""
@@ -251,7 +248,7 @@ class TreeFile:
 
 
 def parse(text: str, boot: str) -> tuple[list[PastBridge], int]:
-    """The bridges of a file's text, and how many lines make no sense. None when it is of another boot."""
+    """The bridges of a file's text, none when it is of another boot, and how many lines make no sense."""
     *lines, rest = text.split("\n")
     if not lines and not rest:
         return [], 0

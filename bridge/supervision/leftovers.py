@@ -26,6 +26,7 @@ PIDS_TOLD_MAX = 20
 PIDS_IN_DATA_MAX = 1000
 """A tree of thousands of processes must not make a message above the limit."""
 
+_ENDED = ("ended", "fleeting")
 _FATES = {
     "ended": "left over by an earlier bridge, ended now",
     "unproven": "left alone: the number and start time are those of a leftover, but no mark proves that it is one",
@@ -57,7 +58,7 @@ async def _sweep(around: Surroundings, trees: TreeFile, names: Collection[str], 
         logger.exception("leftovers of an earlier bridge could not be looked for")
     trees.begin(kept)
     # Those that were ended first: their condition is over when another one of the same sidecar begins.
-    for each in sorted(found, key=lambda leftover: leftover.fate != "ended"):
+    for each in sorted(found, key=lambda leftover: leftover.fate not in _ENDED):
         _tell(around, each, each.sidecar if each.sidecar in names else None)
     assert around.sweep is not None
     around.sweep.set()
@@ -65,7 +66,7 @@ async def _sweep(around: Surroundings, trees: TreeFile, names: Collection[str], 
 
 
 def _tell(around: Surroundings, leftover: Leftover, sidecar: str | None) -> None:
-    ended = leftover.fate == "ended"
+    ended = leftover.fate in _ENDED
     message = sentence(leftover)
     data = {"pids": list(leftover.pids[:PIDS_IN_DATA_MAX]), "ended": ended}
     logger.warning(message)
@@ -86,6 +87,8 @@ async def _clear_when_gone(around: Surroundings, sidecar: str | None, pids: Sequ
 
 def sentence(leftover: Leftover) -> str:
     """What was found, for a person."""
+    if leftover.fate == "fleeting":
+        return "A program left over by an earlier bridge, which did nothing but start itself anew, was ended."
     count = len(leftover.pids)
     who = "process" if count == 1 else "processes"
     whose = f"of {leftover.sidecar}" if leftover.sidecar else "of an unknown sidecar"

@@ -22,12 +22,12 @@ from .trees import PastBridge
 _GUARDIAN_S = 3.0
 """A guardian that outlived its bridge ends within 3 s of its work, and does it better: it saw the trees alive."""
 _POLL_S = 0.02
-_CHASE_S = 1.5
-_CHASE_PAUSE_S = 0.005
 _CLEAN_PASSES = 3
+_CHASE_PAUSE_S = 0.005
+_CHASE_S = 1.5
 """A program that does nothing but fork itself on is in no list for longer than a moment: it is chased through the
-numbers until so many passes meet none."""
-VARIABLE = "SIDECAR_BRIDGE_MARK"
+numbers until so many passes, with these pauses, meet none. A pass takes a few milliseconds and nearly always hits."""
+_VARIABLE = "SIDECAR_BRIDGE_MARK"
 
 if sys.platform == "linux":
     from . import procfs
@@ -113,7 +113,7 @@ class Remains:
 
     def _marks_us(self) -> bool:
         """Whether this bridge itself carries a mark of the dead one."""
-        marks = os.environ.get(VARIABLE, "").split(",")
+        marks = os.environ.get(_VARIABLE, "").split(",")
         return any(mark.rpartition(":")[0] == self._past.epoch for mark in marks) or own_prefix() == self._prefix
 
     def _tree(self, mark: int) -> int:

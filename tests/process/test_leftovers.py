@@ -1,5 +1,6 @@
 """The file of trees tells where to look, marks prove what is left over, and nothing else is ever touched."""
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import fcntl
@@ -16,16 +17,16 @@ from pathlib import Path
 import anyio
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("Linux", allow_module_level=True)
+assert sys.platform == "linux"  # The type checker does not follow the skip.
+
 from bridge.process.base import Process, SpawnSpec
 from bridge.process.identity import boot_id, start_of
 from bridge.process.leftovers import Leftover, sweep
+from bridge.process.linux import LinuxSystem
+from bridge.process.procfs import RLIMIT_LOCKS
 from bridge.process.trees import DEAD_LINES_MAX, FILE_NAME, PastBridge, PastTree, RecordedSystem, TreeFile, parse
-
-if sys.platform == "linux":
-    from bridge.process.linux import LinuxSystem
-    from bridge.process.procfs import RLIMIT_LOCKS
-else:
-    pytest.skip("Linux", allow_module_level=True)
 
 from .sightings import sighted, until_blocking
 

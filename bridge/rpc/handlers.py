@@ -78,8 +78,11 @@ def build(
 
     def get_sidecar_metrics(params: m.GetMetricsParams) -> m.SidecarMetrics:
         sidecar = find(params.sidecar)
+        running_since = sidecar.life.running_since if sidecar.life.state == "running" else None
+        if running_since is not None:
+            metrics.look_at(sidecar.name, running_since)
         samples = metrics.samples(sidecar.name)
-        current = samples[-1] if samples and sidecar.life.state == "running" else None
+        current = samples[-1] if samples and running_since is not None else None
         if params.since is not None:
             since_ms = parse_rfc3339(params.since, "since")
             samples = [sample for sample in samples if parse_rfc3339(sample.at, "at") >= since_ms]

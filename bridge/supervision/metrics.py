@@ -53,6 +53,11 @@ class Tree:
         self._cpu_s = {}
         self._at = None
 
+    @property
+    def taken_at(self) -> float | None:
+        """When the last sample of the tree that lives now was taken, monotonic seconds."""
+        return self._at
+
     def add(self, pids: Sequence[int], read: Reader, wall: float, now: float) -> MetricsSample | None:
         """Take a sample of these processes at the monotonic time `now`; None when none of them is left."""
         usages = {(pid, usage.started): usage for pid in pids if (usage := read(pid)) is not None}
@@ -124,6 +129,15 @@ class Metrics:
             sample = tree.add(pids, self._read, self._wall(), anyio.current_time())
             if sample is not None:
                 self._deliver(name, sample)
+
+    def look_at(self, sidecar: str, since: float) -> None:
+        """See that there is a sample of a sidecar's tree that is younger than the monotonic time `since`.
+
+        For who asks before the first beat of a new process, or where there is no beat; it is not delivered.
+        """
+        tree = self._trees.setdefault(sidecar, Tree())
+        if tree.taken_at is None or tree.taken_at < since or self._interval_s == 0:
+            tree.add(self._census().get(sidecar, ()), self._read, self._wall(), anyio.current_time())
 
     def samples(self, sidecar: str) -> list[MetricsSample]:
         """The history of a sidecar, oldest first."""

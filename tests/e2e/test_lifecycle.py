@@ -263,3 +263,19 @@ def test_the_journal_tells_requests_and_transitions_in_order(kit: Kit) -> None:
         assert last == events[-2:]
         earlier = bridge.call("get_sidecar_events", {"before": last[0]["seq"], "limit": 1000})
         assert [event["seq"] for event in earlier] == numbers[:-2]
+
+
+def test_metrics_are_there_as_soon_as_it_runs_and_are_its_own(kit: Kit) -> None:
+    with kit.bridge(kit.config(web=kit.server("--children", "2")) | {"metrics_interval": 0}) as bridge:
+        bridge.start()
+        first = bridge.call("get_sidecar_metrics")["current"]
+        assert first["processes"] == 3
+        assert first["rss"] > 1_000_000
+        bridge.call("restart_sidecar")
+        again = bridge.call("get_sidecar_metrics")
+        assert again["current"]["processes"] == 3
+        assert again["current"]["at"] > first["at"]
+        assert again["current"] == again["samples"][-1]
+        assert bridge.of("sidecar_metrics") == []
+        bridge.call("stop_sidecar")
+        assert bridge.call("get_sidecar_metrics")["current"] is None

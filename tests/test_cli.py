@@ -130,7 +130,7 @@ def test_check_sums_a_right_configuration_up_and_shows_no_secret(tmp_path: Path)
     assert not (tmp_path / "logs").exists()
 
 
-SECRET = "hunter{22}"
+SECRET = "hunter{zq9x}"
 EVERYWHERE = """
 log_dir = "logs-${CLI_TEST_KEY}"
 [sidecars.web]
@@ -164,7 +164,7 @@ def test_check_shows_no_secret_wherever_it_stands(tmp_path: Path, health: str, s
     text = EVERYWHERE.replace("{health}", health).replace('"OTHER_KEY"]', '"OTHER_KEY", "CLI_TEST_HOST"]')
     done = run("check", write(tmp_path, text), env={"CLI_TEST_KEY": SECRET, "CLI_TEST_HOST": "host-5551"})
     assert (done.code, done.err) == (0, "")
-    assert [word for word in ("hunter", "22", "literal-7771", "host-5551") if word in done.out] == []
+    assert [word for word in ("hunter", "zq9x", "literal-7771", "host-5551") if word in done.out] == []
     assert shown in done.out
     assert "note: db: there is no program `***-program` here" in done.out
     assert str(tmp_path / "logs-***") in done.out

@@ -9,9 +9,7 @@ from __future__ import annotations
 import sys
 
 EXIT_OK = 0
-EXIT_DEFECT = 1
 EXIT_USAGE = 2
-EXIT_OWNED = 3
 
 COMMANDS = ("check", "schema", "demo", "call")
 USAGE = """\

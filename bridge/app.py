@@ -89,7 +89,6 @@ class Bridge:
         self._environ = environ
         self._tasks = tasks
         self._closing = anyio.Event()
-        self._reason: m.ClosingReason = "eof"
         self._signalled = False
         self._stopped = anyio.Event()
         self._outbox = Outbox(
@@ -156,7 +155,6 @@ class Bridge:
     def close(self, reason: m.ClosingReason) -> None:
         """Begin the end; the first reason counts."""
         if not self._closing.is_set():
-            self._reason = reason
             self._closing.set()
             self._outbox.publish(m.BridgeClosing(reason=reason))
 

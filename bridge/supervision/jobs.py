@@ -46,9 +46,6 @@ class Waiters(Generic[T]):
     def __init__(self) -> None:
         self._waiting: dict[anyio.Event, list[T]] = {}
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def enter(self) -> anyio.Event:
         """Begin to wait; `outcome` must follow."""
         event = anyio.Event()
